@@ -1,0 +1,71 @@
+"""clipsearch: a private, local search engine for pictures.
+
+>>> import clipsearch
+>>> with clipsearch.open_library("photos.clipsearch") as library:  # doctest: +SKIP
+...     hits = clipsearch.search(library, "a dog on the beach")
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipsearch import errors
+from clipsearch.errors import ClipsearchError
+
+if TYPE_CHECKING:
+    from clipsearch.encoders import Encoder, load_encoder
+    from clipsearch.library import Library
+    from clipsearch.search import Searcher, SearchHit, search, similar
+
+try:
+    __version__ = version("clipsearch")
+except PackageNotFoundError:  # run from a checkout that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "ClipsearchError",
+    "Encoder",
+    "Library",
+    "SearchHit",
+    "Searcher",
+    "__version__",
+    "errors",
+    "load_encoder",
+    "open_library",
+    "search",
+    "similar",
+]
+
+_HOMES = {
+    "Encoder": "clipsearch.encoders",
+    "load_encoder": "clipsearch.encoders",
+    "Library": "clipsearch.library",
+    "SearchHit": "clipsearch.search",
+    "Searcher": "clipsearch.search",
+    "search": "clipsearch.search",
+    "similar": "clipsearch.search",
+}
+
+
+def open_library(path: str | Path | None = None, *, create: bool = False) -> Library:
+    """Opens a library folder, by default the user's own; a context manager.
+
+    ``create`` makes an empty one where there is none; otherwise LibraryNotFoundError.
+    """
+    from clipsearch.config import resolve
+    from clipsearch.library import Library
+
+    return Library.open(resolve({"library": path}).library, create=create)
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first used, so that ``--help`` costs no imports."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'clipsearch' has no attribute {name!r}")

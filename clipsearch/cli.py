@@ -1,0 +1,99 @@
+"""The command line: finds the command, loads only its module, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from clipsearch import __version__, errors
+from clipsearch.command import Command, say
+
+# name: (where it is, one line of help). The upper packages are named here only as strings.
+COMMANDS = {
+    "index": ("indexer.commands:index", "add a photo folder to the library, or rescan all folders"),
+    "search": ("clipsearch.commands:search", "find pictures by words, by a picture, or by both"),
+    "similar": ("clipsearch.commands:similar", "find pictures like a given one"),
+    "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
+    "train": ("training.commands:train", "fine-tune a model on your own captions"),
+    "info": ("clipsearch.commands:info", "what the library holds, its model, its failures"),
+    "models": ("clipsearch.commands:models", "list models, or prepare one: models use ADDRESS"),
+    "check": ("clipsearch.commands:check", "verify the library, and repair it"),
+    "forget": ("clipsearch.commands:forget", "remove photos or a folder from the library"),
+    "backup": ("clipsearch.commands:backup", "copy the library's database, even while it is used"),
+}
+
+_EXIT_CODES = """\
+exit codes:
+  0 done   2 wrong usage   10-99 one per kind of error   100 done, but some files were skipped
+  130 interrupted   1 a bug in clipsearch
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; never raises for what a user can cause."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(given)
+    except SystemExit as leaving:  # argparse's way of ending --help, --version and wrong usage
+        return leaving.code if isinstance(leaving.code, int) else errors.USAGE
+    except errors.ClipsearchError as error:
+        say(f"clipsearch: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("\nclipsearch: interrupted")
+        return errors.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) has had enough: not an error. Python would try to
+        # flush stdout once more at exit, so point it somewhere harmless.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.DONE
+    except Exception:
+        say(traceback.format_exc())
+        say(f"clipsearch {__version__}: this is a bug, please report it with the lines above")
+        return errors.CRASHED
+
+
+def _run(given: list[str]) -> int:
+    parser, commands = _parser()
+    name = next((word for word in given if not word.startswith("-")), None)
+    command: Command | None = None
+    if name in COMMANDS:
+        command = _load(name)
+        command.configure(commands[name])
+    parsed = parser.parse_args(given)
+    if command is None:
+        parser.print_help()
+        return errors.USAGE
+    return command.run(parsed)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    parser = argparse.ArgumentParser(
+        prog="clipsearch",
+        description="Search your own photos by describing them. Everything stays on this machine.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"clipsearch {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = {
+        name: subparsers.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for name, (_, summary) in COMMANDS.items()
+    }
+    return parser, commands
+
+
+def _load(name: str) -> Command:
+    module, attribute = COMMANDS[name][0].split(":")
+    command = getattr(import_module(module), attribute)
+    assert isinstance(command, Command)  # noqa: S101 - a typo in the table above, not user input
+    return command

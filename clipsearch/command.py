@@ -1,0 +1,50 @@
+"""What a command is: how it takes arguments and what it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Command:
+    """``configure`` adds the arguments; ``run`` does the work and returns the exit code.
+
+    ``run`` raises ClipsearchError for everything a user can cause; ``clipsearch.cli`` prints it.
+    """
+
+    configure: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int]
+
+
+def add_library_argument(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--library",
+        type=Path,
+        metavar="PATH",
+        help="the library's folder (default: $CLIPSEARCH_LIBRARY, "
+        "else one in your user data directory)",
+    )
+
+
+def add_model_argument(parser: ArgumentParser, use: str) -> None:
+    parser.add_argument("--model", metavar="ADDRESS", help=use)
+
+
+def add_json_argument(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+
+def print_json(record: dict[str, Any]) -> None:
+    """Writes one object as one line of data to stdout; paths become strings."""
+    print(json.dumps(record, ensure_ascii=False, default=str), flush=True)
+
+
+def say(message: str) -> None:
+    """Writes one line for people to stderr."""
+    print(message, file=sys.stderr, flush=True)

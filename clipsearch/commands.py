@@ -1,0 +1,345 @@
+"""The core's own commands: search, similar, info, models, check, forget, backup."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from pathlib import Path
+
+from clipsearch import errors
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    add_model_argument,
+    print_json,
+    say,
+)
+from clipsearch.config import Settings, resolve
+from clipsearch.errors import UsageError
+from clipsearch.library import Library
+from clipsearch.search import DEFAULT_TOP, SearchHit
+from clipsearch.search import search as find
+from clipsearch.search import similar as find_similar
+
+
+def _open(arguments: Namespace) -> tuple[Library, Settings]:
+    library = Library.open(resolve(vars(arguments)).library)
+    return library, resolve(vars(arguments), library.settings())
+
+
+# --- search and similar ---------------------------------------------------------------------
+
+
+def _add_result_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--top", type=int, default=DEFAULT_TOP, metavar="N", help="how many (default %(default)s)"
+    )
+    form = parser.add_mutually_exclusive_group()
+    add_json_argument(form)
+    form.add_argument("--paths", action="store_true", help="print paths alone, one a line")
+    parser.add_argument(
+        "-0", "--null", action="store_true", help="with --paths: end each with NUL, for xargs -0"
+    )
+    parser.add_argument(
+        "--open-sheet",
+        type=Path,
+        metavar="FILE",
+        help="also save the answers as one picture (.jpg, .png), and open it on a desktop",
+    )
+    add_library_argument(parser)
+    add_model_argument(parser, "search the vectors of this model (default: the library's own)")
+
+
+def _configure_search(parser: ArgumentParser) -> None:
+    parser.add_argument("text", nargs="*", metavar="WORDS", help="what the picture shows")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="search by this picture")
+    _add_result_arguments(parser)
+
+
+def _run_search(arguments: Namespace) -> int:
+    words = " ".join(arguments.text).strip()
+    if not words and arguments.image is None:
+        raise UsageError(
+            reason='Say what to search for: clipsearch search "a dog on the beach", '
+            "or clipsearch search --image photo.jpg"
+        )
+    library, settings = _open(arguments)
+    with library:
+        space = _space_to_search(library, arguments)
+        hits = find(
+            library,
+            words or None,
+            image=arguments.image,
+            top=arguments.top,
+            settings=settings,
+            space_id=space,
+            notify=say,
+        )
+        return _show(library, hits, arguments, words or str(arguments.image))
+
+
+def _configure_similar(parser: ArgumentParser) -> None:
+    parser.add_argument("image", type=Path, metavar="FILE", help="a picture, indexed or not")
+    _add_result_arguments(parser)
+
+
+def _run_similar(arguments: Namespace) -> int:
+    library, settings = _open(arguments)
+    with library:
+        hits = find_similar(
+            library,
+            arguments.image,
+            top=arguments.top,
+            settings=settings,
+            space_id=_space_to_search(library, arguments),
+            notify=say,
+        )
+        return _show(library, hits, arguments, f"like {arguments.image.name}")
+
+
+def _space_to_search(library: Library, arguments: Namespace) -> str | None:
+    """The id of the space that ``--model`` names, or None for the library's active one."""
+    if arguments.model is None:
+        return None
+    from clipsearch.encoders import resolve_address
+
+    address = resolve_address(arguments.model, settings=resolve(vars(arguments)), notify=say)
+    held = {space.address: space.id for space in library.spaces()}
+    if address not in held:
+        raise UsageError(
+            reason=f"This library has no vectors of {address}, only of: "
+            f"{', '.join(held) or 'no model yet'}. "
+            f"Make them with: clipsearch index --model {arguments.model}"
+        )
+    return held[address]
+
+
+def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: str) -> int:
+    for hit in hits:
+        if arguments.json:
+            print_json(asdict(hit))
+        elif arguments.paths:
+            print(hit.path, end="\0" if arguments.null else "\n")
+        else:
+            copies = f"  (and {len(hit.paths) - 1} more)" if len(hit.paths) > 1 else ""
+            print(f"{hit.rank:>4}  {hit.score:.3f}  {hit.path}{copies}")
+    if not hits and library.counts().items == 0:
+        say("The library is empty. Add a photo folder with: clipsearch index FOLDER")
+    if arguments.open_sheet is not None and hits:
+        from clipsearch.sheet import open_on_desktop, write_sheet
+
+        write_sheet([(title, hits)], arguments.open_sheet)
+        say(f"Saved {arguments.open_sheet}")
+        open_on_desktop(arguments.open_sheet)
+    return errors.DONE
+
+
+search = Command(_configure_search, _run_search)
+similar = Command(_configure_similar, _run_similar)
+
+
+# --- info -----------------------------------------------------------------------------------
+
+
+def _configure_info(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--failures", action="store_true", help="list the files that could not be read, and why"
+    )
+    add_json_argument(parser)
+    add_library_argument(parser)
+
+
+def _run_info(arguments: Namespace) -> int:
+    library, settings = _open(arguments)
+    with library:
+        if arguments.failures:
+            return _list_failures(library, as_json=arguments.json)
+        from clipsearch.index import active_faiss
+
+        counts = library.counts()
+        active = library.active_space()
+        record = {
+            "library": library.path,
+            "model": active.address if active else settings.model,
+            **asdict(counts),
+            "roots": [root.path for root in library.roots()],
+            "revision": library.revision,
+            "faiss": active_faiss(),
+            "spaces": [
+                {
+                    "id": space.id,
+                    "model": space.address,
+                    "dim": space.space.dim,
+                    "runtime": space.runtime,
+                    "precision": space.precision,
+                    "embedded": space.embedded,
+                    "active": space.active,
+                }
+                for space in library.spaces()
+            ],
+        }
+        if arguments.json:
+            print_json(record)
+            return errors.DONE
+        print(f"library   {library.path}")
+        print(f"model     {record['model']}")
+        print(f"pictures  {counts.items:,} in {counts.files:,} files")
+        for root in library.roots():
+            print(f"folder    {root.path}")
+        if counts.missing:
+            print(f"missing   {counts.missing:,} files were there before and are not now")
+        if counts.failures:
+            print(f"failures  {counts.failures:,} (list them: clipsearch info --failures)")
+        for space in library.spaces():
+            state = "in use" if space.active else "kept"
+            print(
+                f"vectors   {space.embedded:,} x {space.space.dim} of {space.address}, "
+                f"{space.runtime} {space.precision}, {state}"
+            )
+        print(f"faiss     {record['faiss']}")
+    return errors.DONE
+
+
+def _list_failures(library: Library, *, as_json: bool) -> int:
+    for failure in library.failures():
+        if as_json:
+            print_json(asdict(failure))
+        else:
+            print(f"{failure.path}: {failure.reason}")
+    return errors.DONE
+
+
+info = Command(_configure_info, _run_info)
+
+
+# --- models ---------------------------------------------------------------------------------
+
+
+def _configure_models(parser: ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=["list", "use"], default="list")
+    parser.add_argument("address", nargs="?", metavar="ADDRESS", help="with use: the model to use")
+    parser.add_argument(
+        "--all", action="store_true", help="list every architecture and tag of open_clip, too"
+    )
+    add_json_argument(parser)
+    add_library_argument(parser)
+    parser.epilog = (
+        "models use ADDRESS fetches a model, prepares its fast runtime, and makes it the\n"
+        "library's model; the next clipsearch index fills its vectors while the old ones\n"
+        "keep answering."
+    )
+
+
+def _run_models(arguments: Namespace) -> int:
+    if arguments.action == "use":
+        return _use_model(arguments)
+    from clipsearch.encoders import known_models
+
+    for entry in known_models(include_all=arguments.all):
+        if arguments.json:
+            print_json(asdict(entry))
+        else:
+            here = "here" if entry.cached else ""
+            print(f"{entry.tier:<9} {entry.address:<44} {here:<5} {entry.note}")
+    return errors.DONE
+
+
+def _use_model(arguments: Namespace) -> int:
+    if arguments.address is None:
+        raise UsageError(reason="Name the model: clipsearch models use ADDRESS")
+    from clipsearch.encoders import compile_encoder, resolve_address
+
+    settings = resolve(vars(arguments))
+    address = resolve_address(arguments.address, settings=settings, notify=say)
+    compiled = compile_encoder(address, settings=settings, notify=say)
+    with Library.open(settings.library, create=True) as library:
+        library.set_setting("model", address)
+    record = {"model": address, "compiled": compiled, "library": settings.library}
+    if arguments.json:
+        print_json(record)
+    else:
+        print(f"{settings.library} now uses {address}. Embed its photos with: clipsearch index")
+    return errors.DONE
+
+
+models = Command(_configure_models, _run_models)
+
+
+# --- check, forget, backup ------------------------------------------------------------------
+
+
+def _configure_check(parser: ArgumentParser) -> None:
+    parser.add_argument("--repair", action="store_true", help="mend what can be mended")
+    add_json_argument(parser)
+    add_library_argument(parser)
+
+
+def _run_check(arguments: Namespace) -> int:
+    library, _ = _open(arguments)
+    with library:
+        report = library.check(repair=arguments.repair)
+        for problem in report.problems:
+            if arguments.json:
+                print_json(asdict(problem))
+            else:
+                done = " (repaired)" if problem.repaired else ""
+                print(f"{problem.where}: {problem.what}{done}")
+        unrepaired = [problem for problem in report.problems if not problem.repaired]
+        if arguments.json:
+            print_json({"ok": not unrepaired, "problems": len(report.problems)})
+        elif not report.problems:
+            print(f"{library.path} is sound")
+        if not unrepaired:
+            if report.problems:
+                say("Repaired. Run clipsearch index to read and embed again what was removed.")
+            return errors.DONE
+        advice = "" if arguments.repair else " Mend what can be mended: clipsearch check --repair"
+        say(f"{len(unrepaired)} problems.{advice}")
+        return errors.LibraryCorruptError.exit_code
+
+
+def _configure_forget(parser: ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a photo or a folder")
+    add_json_argument(parser)
+    add_library_argument(parser)
+    parser.epilog = "The photos themselves are never touched."
+
+
+def _run_forget(arguments: Namespace) -> int:
+    library, _ = _open(arguments)
+    with library, library.writer() as writer:
+        for path in arguments.paths:
+            report = writer.forget(path.expanduser().absolute())
+            if arguments.json:
+                print_json({"path": path, **asdict(report)})
+            else:
+                print(f"{path}: forgot {report.files:,} files, {report.items:,} pictures")
+    return errors.DONE
+
+
+def _configure_backup(parser: ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="where to write the copy")
+    add_json_argument(parser)
+    add_library_argument(parser)
+    parser.epilog = (
+        "To restore: put the copy as library.db into an empty NAME.clipsearch folder;\n"
+        "everything else is made again."
+    )
+
+
+def _run_backup(arguments: Namespace) -> int:
+    library, _ = _open(arguments)
+    with library:
+        library.backup(arguments.file)
+        size = arguments.file.stat().st_size
+        if arguments.json:
+            print_json({"file": arguments.file, "bytes": size})
+        else:
+            print(f"Wrote {arguments.file} ({size / 1e6:.1f} MB)")
+    return errors.DONE
+
+
+check = Command(_configure_check, _run_check)
+forget = Command(_configure_forget, _run_forget)
+backup = Command(_configure_backup, _run_backup)

@@ -1,0 +1,99 @@
+"""The demo: real photos, indexed with the embedded model, found by words and by pictures.
+
+    python sample_data/demo.py FOLDER
+
+Gathers the sample photos into FOLDER/photos, indexes them into FOLDER/demo.clipsearch, answers
+the questions below, and saves the answers as FOLDER/results.jpg. Ends with exit code 1 if fewer
+than NEEDED of the typed questions have the right photo first.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from gather import gather
+
+import clipsearch
+from clipsearch.search import Searcher, SearchHit
+from clipsearch.sheet import write_sheet
+
+# What is typed, and the photo that should come first.
+TYPED = [
+    ("a person in a space suit", "astronaut.png"),
+    ("a cat", "cat.png"),
+    ("a cup of coffee", "coffee.png"),
+    ("a motorcycle in a garage", "motorcycle.png"),
+    ("old coins", "coins.png"),
+    ("a lion resting on a rock", "lion.jpg"),
+    ("an orange flower", "flower.jpg"),
+    ("a rocket ready for launch", "rocket.jpg"),
+    ("the Eiffel tower", "tower.jpg"),
+    ("a temple with trees around it", "temple.jpg"),
+]
+NEEDED = len(TYPED) - 1
+SHOWN = 5
+
+
+def run(folder: Path) -> int:
+    """Runs the demo in ``folder`` and returns the exit code."""
+    started = time.monotonic()
+    photos = gather(folder / "photos")
+    library_path = folder / "demo.clipsearch"
+    print(f"1. {len(photos)} real photos from installed packages: {folder / 'photos'}")
+    print("2. clipsearch index: embedding what is new with the model that ships in the package")
+    command = ["index", str(folder / "photos"), "--model", "embedded"]
+    indexed = subprocess.run(
+        [sys.executable, "-m", "clipsearch", *command, "--library", str(library_path)], check=False
+    )
+    if indexed.returncode:
+        return indexed.returncode
+    print(f"3. {len(TYPED)} typed questions, and the photo that came first")
+    with clipsearch.open_library(library_path) as library:
+        searcher = Searcher(library)
+        rows: list[tuple[str, list[SearchHit]]] = []
+        right = 0
+        for words, expected in TYPED:
+            hits = searcher.search(words, top=SHOWN)
+            rows.append((f'"{words}"', hits))
+            right += _tell(f'"{words}"', hits, expected)
+        print("4. A picture as the question, then a picture and words together")
+        cheetah = folder / "photos" / "cheetah.jpg"
+        alike = clipsearch.similar(library, cheetah, top=SHOWN)
+        rows.append(("like cheetah.jpg", alike))
+        _tell("like cheetah.jpg", alike, "cheetah-running.jpg")
+        moon = folder / "photos" / "moon.png"
+        mixed = searcher.search("stars in deep space", image=moon, top=SHOWN)
+        rows.append(('moon.png + "stars in deep space"', mixed))
+        _tell('moon.png + "stars in deep space"', mixed, "galaxies.jpg")
+    sheet = folder / "results.jpg"
+    write_sheet(rows, sheet)
+    print(
+        f"{right} of {len(TYPED)} typed questions found the right photo first "
+        f"(at least {NEEDED} are expected); {time.monotonic() - started:.1f} s in all"
+    )
+    print(f"The answers as a picture: {sheet}")
+    print(f"Your turn: {_command()} search 'an old book' --library {library_path}")
+    print(f"The page:  {_command()} serve --library {library_path}")
+    return 0 if right >= NEEDED else 1
+
+
+def _tell(question: str, hits: list[SearchHit], expected: str) -> bool:
+    first = hits[0].path.name if hits else "nothing"
+    is_right = first == expected
+    note = "" if is_right else f"   (expected {expected})"
+    score = f"{hits[0].score:.3f}" if hits else "-"
+    print(f"   {'right' if is_right else 'WRONG'}  {question:<36} {score}  {first}{note}")
+    return is_right
+
+
+def _command() -> str:
+    return str(Path(sys.executable).parent / "clipsearch")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python sample_data/demo.py FOLDER")
+    sys.exit(run(Path(sys.argv[1])))
