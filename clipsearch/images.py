@@ -1,8 +1,8 @@
-"""Bytes to upright RGB pictures under a pixel limit, and thumbnails: the only place that opens pictures.
+"""Bytes to upright RGB pictures under a pixel limit, and thumbnails.
 
-Pictures are recognised by their content, never by their name. The size is read from the header and
-checked before a pixel is decoded, so a decompression bomb costs nothing. Whatever Pillow raises
-leaves here as an ``ImageError`` that names the file.
+This is the only place that opens pictures. They are recognised by their content, not their name.
+The size is read from the header and checked before a pixel is decoded, so a decompression bomb
+costs nothing. Whatever Pillow raises leaves here as an ``ImageError`` that names the file.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import (
     BmpImagePlugin,
     ExifTags,
@@ -128,7 +129,9 @@ def read_picture(
         raise ImageUnreadableError(path=name, reason="not enough memory to decode it") from error
     except Exception as error:  # damaged files make Pillow raise nearly anything
         reason = str(error).strip() or type(error).__name__
-        raise ImageUnreadableError(path=name, reason=f"damaged or not supported ({reason})") from error
+        raise ImageUnreadableError(
+            path=name, reason=f"damaged or not supported ({reason})"
+        ) from error
 
 
 def read_file(path: Path) -> bytes:
@@ -154,7 +157,7 @@ def read_file(path: Path) -> bytes:
 def make_thumbnail(image: Image.Image, side: int = THUMBNAIL_SIDE) -> bytes:
     """Encodes an RGB picture as WebP, its longer side at most ``side`` pixels, without metadata."""
     small = image.copy() if max(image.size) <= 2 * side else image.reduce(_whole_steps(image, side))
-    small.thumbnail((side, side), Image.Resampling.BICUBIC)
+    small.thumbnail((side, side), Image.Resampling.BILINEAR)
     small.info = {}
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=_THUMBNAIL_QUALITY, method=_THUMBNAIL_EFFORT)
@@ -209,7 +212,7 @@ def _orientation(opened: Image.Image) -> int:
 
 def _flattened(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return _from_samples(np.asarray(image).astype(np.float32) / 257)
+        return _from_samples(np.asarray(image, dtype=np.float32) / np.float32(257))
     if image.mode in ("I", "F"):
         return _from_samples(_stretched(np.asarray(image, dtype=np.float32)))
     if image.has_transparency_data:
@@ -220,9 +223,7 @@ def _flattened(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _stretched(samples: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> np.ndarray[
-    tuple[int, ...], np.dtype[np.float32]
-]:
+def _stretched(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scales 32-bit integers or floats to 0..255 by the smallest usual range that holds them.
 
     Such files do not say what white is: 1.0, 255 and 65535 are the customs; anything else, or
@@ -237,7 +238,7 @@ def _stretched(samples: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> np
     return (samples - np.float32(low)) * np.float32(255.0 / (high - low or 1.0))
 
 
-def _from_samples(samples: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Image.Image:
+def _from_samples(samples: NDArray[np.float32]) -> Image.Image:
     grey = np.clip(np.rint(samples), 0, 255).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
 

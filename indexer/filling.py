@@ -1,0 +1,197 @@
+"""Readings in, committed batches out: a picture's row, item and vector go together.
+
+Encoding happens outside of transactions; one transaction writes what is complete.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from clipsearch.encoders import Encoder
+from clipsearch.library import Batch, FileRecord, FileState, LibraryWriter, NewItem
+from clipsearch.vectors import Matrix
+from indexer.changes import NOT_READ_MTIME_NS
+from indexer.reading import Reading
+from indexer.report import Failure, IndexReport
+
+COMMIT_AFTER_FILES = 256
+COMMIT_AFTER_S = 5.0
+
+Key = tuple[int, str]  # root id and relative path
+
+
+class Filler:
+    """Turns the readings of one run, in order, into batches.
+
+    A picture's row, its item and its vector are committed together, so a crash leaves either all
+    or nothing of it. ``previous`` are the rows that the library had, ``gone_items`` how many files
+    each item lost in this run.
+    """
+
+    def __init__(
+        self,
+        writer: LibraryWriter,
+        report: IndexReport,
+        previous: Mapping[Key, FileRecord],
+        gone_items: Counter[int],
+        batch_size: int,
+    ) -> None:
+        self._writer = writer
+        self._report = report
+        self._previous = previous
+        self._gone_items = gone_items
+        self._batch_size = batch_size
+        self._encoder: Encoder | None = None
+        self._space_id = ""
+        self._to_encode: list[Reading] = []
+        self._waiting: dict[str, list[Reading]] = {}  # copies of a content not encoded yet
+        self._outcomes: dict[str, str | None] = {}  # content of this run -> failure, or None
+        self._committed_at = time.monotonic()
+        self._clear()
+
+    def encode_with(self, encoder: Encoder, space_id: str) -> None:
+        """Says what makes the vectors; before the first reading with pixels is taken."""
+        self._encoder, self._space_id = encoder, space_id
+
+    def take(self, reading: Reading) -> None:
+        """Adds one reading; encodes when a batch is full, commits when enough is ready."""
+        if reading.left is not None:
+            self._report.left.append(Failure(reading.job.path, reading.left))
+        elif reading.failure is not None:
+            self._fail(reading, reading.failure)
+            if reading.was_read:
+                self._settle(reading.content_hash, reading.failure)
+        elif reading.pixels is not None:
+            self._to_encode.append(reading)
+        elif reading.known_item is not None:
+            self._link(reading)
+        elif reading.content_hash in self._outcomes:
+            self._follow(reading, self._outcomes[reading.content_hash])
+        else:
+            self._waiting.setdefault(reading.content_hash, []).append(reading)
+        if len(self._to_encode) >= self._batch_size:
+            self.encode()
+        if self._is_due():
+            self.commit()
+
+    def encode(self) -> None:
+        """Makes the vectors of everything that waits for one."""
+        if not self._to_encode:
+            return
+        assert self._encoder is not None  # noqa: S101 - pixels were made by it
+        readings, self._to_encode = self._to_encode, []
+        pixels = np.stack([reading.pixels for reading in readings if reading.pixels is not None])
+        try:
+            vectors = self._encoder.encode_images(pixels)
+        except BaseException:
+            self.commit()  # what was made before the trouble is kept
+            raise
+        self._vectors.append(vectors)
+        self._report.embedded += len(readings)
+        for reading in readings:
+            self._hashes.append(reading.content_hash)
+            if reading.item is None:
+                self._link(reading)
+            else:
+                self._new_items.append(reading.item)
+                self._add(reading)
+            self._settle(reading.content_hash, None)
+
+    def commit(self) -> None:
+        """Writes everything that is complete in one transaction."""
+        self._committed_at = time.monotonic()
+        if not (self._files or self._hashes):
+            return
+        vectors = None
+        if self._hashes:
+            vectors = (self._space_id, self._hashes, np.concatenate(self._vectors))
+        batch = Batch(new_items=self._new_items, vectors=vectors, files=self._files, missing=[])
+        self._clear()
+        self._writer.commit(batch)
+
+    def _settle(self, content_hash: str, failure: str | None) -> None:
+        """Decides the copies of a content along with the one that was decoded."""
+        self._outcomes[content_hash] = failure
+        for copy in self._waiting.pop(content_hash, []):
+            self._follow(copy, failure)
+
+    def _follow(self, copy: Reading, failure: str | None) -> None:
+        if failure is None:
+            self._link(copy)
+        else:
+            self._fail(copy, failure)
+
+    def _add(self, reading: Reading) -> None:
+        """A row for content that is new to the library."""
+        record = self._known_row(reading)
+        if record is not None and record.item_id is not None:
+            self._report.changed += 1
+        else:
+            self._report.added += 1
+        self._write_row(reading)
+
+    def _link(self, reading: Reading) -> None:
+        """A row for content that the library holds; an item that lacked a vector has its rows."""
+        if reading.job.is_backlog:
+            return
+        record = self._known_row(reading)
+        if record is not None and record.item_id == reading.known_item is not None:
+            self._report.unchanged += 1  # only its time or inode is another
+        elif reading.known_item is not None and self._gone_items[reading.known_item] > 0:
+            self._gone_items[reading.known_item] -= 1
+            self._report.moved += 1
+        else:
+            self._report.copied += 1
+        self._write_row(reading)
+
+    def _fail(self, reading: Reading, reason: str) -> None:
+        failure = Failure(reading.job.path, reason)
+        if reading.job.is_backlog:
+            self._report.left.append(failure)
+            return
+        if self._is_known_failure(reading, reason):
+            self._report.known_failures += 1
+        else:
+            self._report.failures.append(failure)
+        self._write_row(reading, failure=reason)
+
+    def _is_known_failure(self, reading: Reading, reason: str) -> bool:
+        record = self._known_row(reading)
+        if record is None or record.failure is None or reading.file is None:
+            return False
+        if not reading.was_read:
+            return record.failure == reason
+        return (record.size, record.mtime_ns) == (reading.file.size, reading.file.mtime_ns)
+
+    def _known_row(self, reading: Reading) -> FileRecord | None:
+        assert reading.job.file is not None  # noqa: S101 - only an item's backlog has none
+        return self._previous.get((reading.job.root_id, reading.job.file.relpath))
+
+    def _write_row(self, reading: Reading, failure: str | None = None) -> None:
+        file = reading.file
+        assert file is not None  # noqa: S101 - every reading that is not left has one
+        self._files.append(
+            FileState(
+                root_id=reading.job.root_id,
+                relpath=file.relpath,
+                size=file.size,
+                mtime_ns=file.mtime_ns if reading.was_read else NOT_READ_MTIME_NS,
+                inode=file.inode,
+                content_hash=None if failure else reading.content_hash,
+                failure=failure,
+            )
+        )
+
+    def _clear(self) -> None:
+        self._files: list[FileState] = []
+        self._new_items: list[NewItem] = []
+        self._hashes: list[str] = []
+        self._vectors: list[Matrix] = []
+
+    def _is_due(self) -> bool:
+        waited = time.monotonic() - self._committed_at
+        return len(self._files) + len(self._hashes) >= COMMIT_AFTER_FILES or waited > COMMIT_AFTER_S

@@ -1,0 +1,276 @@
+"""Indexing from end to end: scan, plan, read in threads, encode, commit, switch the model when full."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from pathlib import Path
+
+from clipsearch.config import DEFAULT_MAX_PIXELS, Settings
+from clipsearch.encoders import Encoder
+from clipsearch.library import Batch, FileState, Library, LibraryWriter, RootRecord, SpaceRecord
+from indexer.changes import NOT_READ_MTIME_NS, Plan, plan_changes
+from indexer.filling import Filler
+from indexer.model import EncoderLoader, StandardLoader, Target, choose_target
+from indexer.reading import EncoderOnDemand, Job, Reader, Reading
+from indexer.report import Failure, IndexReport
+from indexer.scan import scan
+
+DEFAULT_BATCH_SIZE = 32
+_RETRIED_WITH = "failures_tried_with_max_pixels"
+_STOP_CHECK_S = 0.2
+
+
+def index_library(
+    library: Library,
+    roots: Sequence[Path] = (),
+    *,
+    settings: Settings,
+    verify_model: bool = False,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    loader: EncoderLoader | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    notify: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> IndexReport:
+    """Brings the library up to date with some folders, or with all it knows.
+
+    ``settings.model`` names the model; ``verify_model`` says that it was asked for by name, so it
+    is loaded even if nothing is new. ``progress`` hears (done, total) in files to read. When
+    ``should_stop`` becomes true, what is encoded is committed and the rest left for the next run.
+    Raises LibraryLockedError, StorageError and what loading the model raises; unreadable files
+    are in the report.
+    """
+    started = time.monotonic()
+    loader = loader or StandardLoader(settings, notify)
+    with library.writer() as writer:
+        run = _Run(library, writer, settings, loader)
+        run.batch_size = batch_size
+        run.progress = progress or run.progress
+        run.should_stop = should_stop or run.should_stop
+        target = choose_target(library, settings, verify=verify_model, notify=notify)
+        report = run.execute(roots, target)
+    if not report.interrupted:
+        loader.finish()
+    active = library.active_space()
+    report.model = active.address if active else None
+    report.seconds = time.monotonic() - started
+    return report
+
+
+class _Run:
+    """The state of one run."""
+
+    batch_size = DEFAULT_BATCH_SIZE
+
+    def __init__(
+        self, library: Library, writer: LibraryWriter, settings: Settings, loader: EncoderLoader
+    ) -> None:
+        self.progress: Callable[[int, int], None] = lambda done, total: None
+        self.should_stop: Callable[[], bool] = lambda: False
+        self._library = library
+        self._writer = writer
+        self._settings = settings
+        self._loader = loader
+        self._report = IndexReport()
+        self._space: SpaceRecord | None = None
+        self._on_demand = EncoderOnDemand()
+
+    def execute(self, roots: Sequence[Path], target: Target) -> IndexReport:
+        chosen = self._roots(roots)
+        plans = [self._plan(root) for root in chosen]
+        new = [
+            Job(root.path / file.relpath, root.id, file)
+            for root, plan in zip(chosen, plans, strict=True)
+            for file in plan.read
+        ]
+        self._reader = Reader(self._library, self._on_demand, set(), self._settings.max_pixels)
+        self._filler = self._make_filler(plans)
+        self._pictures = len(new) + self._library.counts().items
+        self._target = target
+        if target.space is not None:
+            self._fill(target.space)
+        elif len(self._library.present_items()):
+            # Only the model itself can say whether the items have its vectors.
+            self._on_demand.provide(self._load)
+        self._read([*new, *self._backlog()])
+        if not self._report.interrupted:
+            self._finish(chosen, plans)
+        return self._report
+
+    # --- before reading ---------------------------------------------------------------------
+
+    def _roots(self, given: Sequence[Path]) -> list[RootRecord]:
+        """The roots that cover the given folders, or all; each once."""
+        if not given:
+            return self._library.roots()
+        for path in given:
+            self._writer.add_root(path)
+        # Asked again at the end: a parent absorbs the roots that lie in it.
+        covering = (self._writer.add_root(path) for path in given)
+        return list({root.id: root for root in covering}.values())
+
+    def _plan(self, root: RootRecord) -> Plan:
+        limit = self._settings.max_pixels
+        tried = int(self._library.settings().get(_RETRIED_WITH, DEFAULT_MAX_PIXELS))
+        known = self._library.files(root.id)
+        plan = plan_changes(root.id, scan(root.path), known, retry_failures=limit > tried)
+        self._report.unchanged += plan.unchanged
+        self._report.known_failures += plan.known_failures
+        if plan.note is not None:
+            self._report.notes.append(plan.note)
+        return plan
+
+    def _make_filler(self, plans: Sequence[Plan]) -> Filler:
+        previous = {
+            (plan.root_id, relpath): record
+            for plan in plans
+            for relpath, record in plan.previous.items()
+        }
+        gone = Counter(
+            record.item_id for plan in plans for record in plan.gone if record.item_id is not None
+        )
+        return Filler(self._writer, self._report, previous, gone, self.batch_size)
+
+    def _fill(self, space: SpaceRecord) -> None:
+        """Sets the space to fill; the first one of a library is searched from its first batch."""
+        self._space = space
+        self._reader.embedded = self._library.embedded_ids(space.id)
+        if self._library.active_space() is None:
+            self._writer.activate_space(space.id)
+
+    def _load(self) -> Encoder:
+        """Loads the model, and learns from it which space is filled if that is not known."""
+        known = self._space.space if self._space is not None else None
+        encoder = self._loader.load(self._target.address, known, self._pictures)
+        space = self._writer.add_space(
+            encoder.space,
+            address=self._target.address,
+            runtime=encoder.runtime,
+            precision=encoder.precision,
+        )
+        if self._space is None:
+            self._fill(space)
+        self._filler.encode_with(encoder, space.id)
+        return encoder
+
+    def _backlog(self) -> list[Job]:
+        """Items that have a file but no vector in the space to fill."""
+        lacking = self._lacking()
+        paths = self._library.paths(lacking)
+        items = self._library.items([item for item in lacking if paths.get(item)])
+        return [
+            Job(paths[item][0], content_hash=record.content_hash) for item, record in items.items()
+        ]
+
+    def _lacking(self) -> list[int]:
+        if self._space is None:
+            return []
+        present = {int(item) for item in self._library.present_items()}
+        return sorted(present - set(self._library.embedded_ids(self._space.id)))
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def _read(self, jobs: Sequence[Job]) -> None:
+        """Reads all jobs in threads, a bounded number ahead, and takes the readings in order."""
+        self._pictures = len(jobs)
+        done = 0
+        self.progress(done, len(jobs))
+        for reading in self._readings(jobs):
+            self._filler.take(reading)
+            done += 1
+            self.progress(done, len(jobs))
+        if not self._report.interrupted:
+            self._filler.encode()
+        self._filler.commit()
+
+    def _readings(self, jobs: Sequence[Job]) -> Iterator[Reading]:
+        threads = self._settings.thread_count
+        ahead = 2 * (threads + self.batch_size)
+        remaining = iter(jobs)
+        with ThreadPoolExecutor(threads, thread_name_prefix="clipsearch-read") as pool:
+            submitted = deque(
+                pool.submit(self._reader.read, job) for job in islice(remaining, ahead)
+            )
+            try:
+                while submitted:
+                    reading = self._wait_for(submitted.popleft())
+                    if reading is None:
+                        self._report.interrupted = True
+                        return
+                    submitted.extend(
+                        pool.submit(self._reader.read, job) for job in islice(remaining, 1)
+                    )
+                    yield reading
+            finally:
+                self._on_demand.refuse(CancelledError())
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _wait_for(self, future: Future[Reading]) -> Reading | None:
+        """The reading, once it is there; loads the model as soon as a thread asks. None: stop."""
+        while not self.should_stop():
+            if self._on_demand.is_settled:
+                wait([future], timeout=_STOP_CHECK_S)
+            else:
+                wait([future, self._on_demand.wanted], _STOP_CHECK_S, FIRST_COMPLETED)
+                if self._on_demand.wanted.done():
+                    self._on_demand.provide(self._load)
+            if future.done():
+                return future.result()
+        return None
+
+    # --- after reading ----------------------------------------------------------------------
+
+    def _finish(self, roots: Sequence[RootRecord], plans: Sequence[Plan]) -> None:
+        missing = [record.id for plan in plans for record in plan.gone]
+        self._report.gone += sum(record.failure is None for plan in plans for record in plan.gone)
+        self._report.gone -= self._report.moved
+        files = [
+            row
+            for root, plan in zip(roots, plans, strict=True)
+            for row in self._unreadable_rows(root, plan)
+        ]
+        if missing or files:
+            self._writer.commit(Batch(new_items=[], vectors=None, files=files, missing=missing))
+        limit = self._settings.max_pixels
+        if limit > int(self._library.settings().get(_RETRIED_WITH, DEFAULT_MAX_PIXELS)):
+            self._library.set_setting(_RETRIED_WITH, str(limit))
+        self._switch_if_full()
+
+    def _unreadable_rows(self, root: RootRecord, plan: Plan) -> Iterator[FileState]:
+        """Rows for folders and files that could not even be looked at, if they are new."""
+        for found in plan.unreadable:
+            record = plan.previous.get(found.relpath)
+            known = record is not None and record.missing_since is None
+            if known and record is not None and record.failure == found.reason:
+                self._report.known_failures += 1
+                continue
+            self._report.failures.append(Failure(root.path / found.relpath, found.reason))
+            yield FileState(
+                root_id=root.id,
+                relpath=found.relpath,
+                size=0,
+                mtime_ns=NOT_READ_MTIME_NS,
+                inode=0,
+                content_hash=None,
+                failure=found.reason,
+            )
+
+    def _switch_if_full(self) -> None:
+        active = self._library.active_space()
+        if self._space is None or active is None or active.id == self._space.id:
+            return
+        lacking = len(self._lacking())
+        if not lacking:
+            self._writer.activate_space(self._space.id)
+            self._report.notes.append(
+                f"Searches now use {self._target.address}; the vectors of {active.address} are kept"
+            )
+            return
+        self._report.notes.append(
+            f"{lacking:,} pictures could not be read for {self._target.address}: searches keep "
+            f"using {active.address}. Make the pictures readable and run clipsearch index again"
+        )

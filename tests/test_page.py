@@ -1,0 +1,285 @@
+"""The page in a real browser: type, see, click, drop a picture, in wide and narrow windows.
+
+Needs Chromium (Debian: apt-get install chromium). Without one the tests skip, or fail where
+CLIPSEARCH_REQUIRE_BROWSER=1 is set.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Served, index, running_server
+
+CHROMIUM = os.environ.get("CLIPSEARCH_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+if CHROMIUM is None and os.environ.get("CLIPSEARCH_REQUIRE_BROWSER") != "1":
+    pytest.skip("no Chromium on this machine", allow_module_level=True)
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # Whatever the page might ask of other hosts must fail, not merely be noticed.
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+]
+WIDE, NARROW = {"width": 1280, "height": 850}, {"width": 400, "height": 800}
+HOSTILE_NAME = "<img src=x onerror=document.title='harmed'>.png"
+WAIT_MS = 30_000
+
+
+@pytest.fixture(scope="module")
+def photos(real_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample photos, and one with a name that tries to be markup."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("page") / "photos"
+    shutil.copytree(real_photos, folder)
+    Image.new("RGB", (90, 60), "purple").save(folder / HOSTILE_NAME)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(photos: Path) -> Iterator[Served]:
+    library = photos.parent / "page.clipsearch"
+    index(library, photos, "embedded")
+    with running_server(library) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    assert CHROMIUM is not None, "CLIPSEARCH_REQUIRE_BROWSER=1, but there is no Chromium"
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("browser"),
+            executable_path=CHROMIUM,
+            headless=True,
+            args=FLAGS,
+            viewport=WIDE,
+        )
+        context.set_default_timeout(WAIT_MS)
+        yield context
+        context.close()
+
+
+class Visit:
+    """The page in one tab, and everything it asked for and complained about."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.url = url
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        self.tab = browser.new_page()
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.on("requestfailed", self._failed)
+        self.tab.on(
+            "console",
+            lambda message: (
+                self.complaints.append(message.text) if message.type == "error" else None
+            ),
+        )
+        self.tab.goto(url)
+        self.words = self.tab.locator("#words input, #words textarea").first
+        self.words.wait_for()
+        self.tab.get_by_text("private, on your own machine").wait_for()
+
+    def _failed(self, request: Any) -> None:
+        # Lazy thumbnails and event streams that a new search or a closed tab makes needless.
+        if "ERR_ABORTED" not in (request.failure or ""):
+            self.complaints.append(f"{request.url}: {request.failure}")
+
+    def type(self, words: str) -> list[str]:
+        before = self.status
+        self.words.fill(words)
+        self.words.press("Enter")
+        self.wait_for_news(before)
+        return self.names
+
+    def wait_for_news(self, before: str) -> None:
+        self.tab.wait_for_function(
+            "before => { const line = document.querySelector('#status .cs-status');"
+            " return line && line.innerText && line.innerText !== before }",
+            arg=before,
+        )
+
+    @property
+    def status(self) -> str:
+        line = self.tab.locator("#status .cs-status")
+        return line.inner_text() if line.count() else ""
+
+    @property
+    def names(self) -> list[str]:
+        return [tile.get_attribute("alt") for tile in self.tab.locator(".cs-hit img").all()]
+
+    def open_first(self) -> Any:
+        self.tab.locator(".cs-hit").first.click()
+        dialog = self.tab.locator("dialog[open]")
+        dialog.wait_for()
+        return dialog
+
+    def drop(self, path: Path) -> None:
+        before = self.status
+        self.tab.locator("#picture input[type=file]").first.set_input_files(path)
+        self.wait_for_news(before)
+
+    def drawn(self, selector: str) -> None:
+        """Waits until the first such picture has been decoded by the browser."""
+        self.tab.wait_for_function(
+            "selector => { const image = document.querySelector(selector);"
+            " return image && image.complete && image.naturalWidth > 1 }",
+            arg=selector,
+        )
+
+    def overflow(self) -> int:
+        width: int = self.tab.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        return width
+
+
+@pytest.fixture
+def visit(browser: Any, server: Served) -> Iterator[Visit]:
+    """Opens the page; afterwards: nothing was asked of others, and no error was logged."""
+    visit = Visit(browser, server.url)
+    yield visit
+    visit.tab.close()
+    elsewhere = [
+        url
+        for url in visit.requests
+        if not url.startswith((f"{server.url}/", "data:", f"blob:{server.url}/"))
+    ]
+    assert elsewhere == []
+    assert visit.complaints == []
+
+
+def test_typing_shows_the_right_photo_first(visit: Visit, photos: Path) -> None:
+    assert "What are you looking for?" in visit.tab.inner_text("#results")
+    assert visit.type("an astronaut in an orange suit")[0] == "astronaut.png"
+    assert "25 pictures, embedded model, " in visit.status
+    visit.drawn(".cs-hit img")
+    scores = [float(text) for text in visit.tab.locator(".cs-score").all_inner_texts()]
+    assert len(scores) == 25
+    assert scores == sorted(scores, reverse=True)
+    assert visit.type("a motorcycle")[0] == "motorcycle.png"
+
+
+def test_a_click_shows_the_full_picture_and_more_like_it(visit: Visit, photos: Path) -> None:
+    visit.type("a motorcycle")
+    dialog = visit.open_first()
+    visit.drawn("dialog figure img")
+    text = dialog.inner_text()
+    for fact in ("motorcycle.png", "Score", "Dimensions", "PNG, ", str(photos / "motorcycle.png")):
+        assert fact in text
+    assert dialog.locator("figure img").get_attribute("alt") == "motorcycle.png"
+    before = visit.status
+    dialog.get_by_text("More like this").click()
+    visit.wait_for_news(before)
+    assert "like motorcycle.png" in visit.status
+    assert "motorcycle.png" not in visit.names
+    assert visit.tab.locator("dialog[open]").count() == 0
+
+
+def test_the_keyboard_is_enough(visit: Visit) -> None:
+    visit.type("a cat")
+    visit.tab.locator(".cs-hit").first.focus()
+    visit.tab.keyboard.press("ArrowRight")
+    visit.tab.keyboard.press("Enter")
+    names = visit.names
+    dialog = visit.tab.locator(f"dialog[open][aria-label='{names[1]}']")
+    dialog.wait_for()
+    visit.tab.keyboard.press("ArrowRight")
+    visit.tab.locator(f"dialog[open][aria-label='{names[2]}']").wait_for()
+    visit.tab.keyboard.press("Escape")
+    visit.tab.wait_for_function("!document.querySelector('dialog[open]')")
+    assert visit.tab.evaluate("document.activeElement.querySelector('img')?.alt") == names[2]
+
+
+def test_a_dropped_picture_is_searched_alone_and_with_words(visit: Visit, photos: Path) -> None:
+    visit.drop(photos / "cat.png")
+    assert visit.names[0] == "cat.png"
+    alone = visit.tab.locator(".cs-score").all_inner_texts()
+    assert float(alone[0]) > 0.95
+    visit.words.fill("at night")
+    visit.tab.locator("#search").click()
+    visit.tab.wait_for_function(
+        "alone => document.querySelector('.cs-score').innerText !== alone", arg=alone[0]
+    )
+    assert visit.tab.locator(".cs-score").all_inner_texts() != alone
+
+
+def test_what_cannot_be_answered_is_one_plain_line(visit: Visit, tmp_path: Path) -> None:
+    visit.tab.locator("#search").click()
+    visit.wait_for_news("")
+    assert visit.status == "Type what you are looking for, or drop a picture."
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(b"\xff\xd8\xff\xe0 not much of a picture")
+    visit.drop(damaged)
+    assert visit.status.startswith("The dropped picture cannot be read as a picture")
+    assert "Traceback" not in visit.tab.content()
+    assert len(visit.status.splitlines()) == 1
+
+
+def test_a_file_name_cannot_become_markup(visit: Visit, photos: Path) -> None:
+    visit.drop(photos / HOSTILE_NAME)
+    assert visit.names[0] == HOSTILE_NAME
+    dialog = visit.open_first()
+    assert HOSTILE_NAME in dialog.inner_text()
+    assert visit.tab.title() == "clipsearch"
+    assert visit.tab.locator("img[src='x']").count() == 0
+
+
+def test_the_number_of_results_is_kept(visit: Visit) -> None:
+    visit.tab.locator("#count input, #count button").first.click()
+    visit.tab.get_by_role("option", name="10", exact=True).click()
+    assert len(visit.type("a building")) == 10
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_everything_fits_wide_and_narrow(
+    visit: Visit, tmp_path: Path, size: dict[str, int], scheme: Any
+) -> None:
+    visit.tab.emulate_media(color_scheme=scheme)
+    visit.tab.set_viewport_size(size)
+    visit.type("a lion")
+    assert visit.overflow() <= 0
+    visit.drawn(".cs-hit img")
+    visit.tab.screenshot(path=tmp_path / "results.png")
+    dialog = visit.open_first()
+    visit.drawn("dialog figure img")
+    box = dialog.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= size["width"]
+    assert box["y"] + box["height"] <= size["height"]
+    dialog.get_by_text("More like this").scroll_into_view_if_needed()
+    dialog.get_by_label("Close", exact=True).click()
+    visit.tab.wait_for_function("!document.querySelector('dialog[open]')")
+
+
+def test_an_empty_library_says_how_to_fill_it(browser: Any, tmp_path: Path) -> None:
+    from clipsearch import open_library
+
+    with open_library(tmp_path / "new.clipsearch", create=True):
+        pass
+    with running_server(tmp_path / "new.clipsearch", "--token", "s3cret") as served:
+        tab = browser.new_page()
+        assert tab.goto(served.url).status == 401
+        tab.goto(f"{served.url}/?token=s3cret")
+        tab.get_by_text("This library is empty").wait_for()
+        assert f"clipsearch index FOLDER --library {tmp_path}" in tab.inner_text("#results")
+        assert "token" not in tab.url
+        tab.close()

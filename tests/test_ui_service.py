@@ -1,0 +1,220 @@
+"""What the page asks for, as values, and its HTML: every answer is right and harmless."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from serving import index
+
+from clipsearch.config import resolve
+from clipsearch.errors import (
+    ImageNotFoundError,
+    ImageUnreadableError,
+    NotInLibraryError,
+    QueryError,
+)
+from clipsearch.library import Library
+from ui import markup
+from ui.service import Answer, Found, Picture, Service, Summary
+
+COLOURS = ("red", "green", "blue", "yellow", "black")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for number, colour in enumerate(COLOURS):
+        picture = Image.new("RGB", (60 + number, 40), "white")
+        picture.paste(colour, (5 * number, 0, 40 + 3 * number, 30))
+        exif = Image.Exif()
+        exif[0x010F], exif[0x0110] = "Acme", "Acme Box 1"
+        exif.get_ifd(0x8769)[0x9003] = "2024:05:07 18:03:00"
+        picture.save(folder / f"{colour}.jpg", exif=exif, quality=95)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def library(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path
+) -> Iterator[Library]:
+    path = tmp_path_factory.mktemp("library") / "test.clipsearch"
+    index(path, folder, f"local-dir:{tiny_model_dir}")
+    with Library.open(path) as library:
+        yield library
+
+
+@pytest.fixture(scope="module")
+def service(library: Library) -> Service:
+    return Service(library, settings=resolve({}, library.settings()))
+
+
+def test_words_find_the_asked_number_best_first(service: Service) -> None:
+    answer = service.search("something red", top=3)
+    assert [found.rank for found in answer.found] == [1, 2, 3]
+    scores = [found.score for found in answer.found]
+    assert scores == sorted(scores, reverse=True)
+    assert answer.model == service.summary().model
+    assert answer.elapsed_s > 0
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_picture_finds_itself_first(service: Service, folder: Path, colour: str) -> None:
+    best = service.search(picture=folder / f"{colour}.jpg", top=2).found[0]
+    assert best.path == folder / f"{colour}.jpg"
+    assert best.score > 0.99
+    assert (best.width, best.height) == (60 + COLOURS.index(colour), 40)
+
+
+def test_words_and_a_picture_are_searched_together(service: Service, folder: Path) -> None:
+    def scores(**asked: object) -> dict[int, float]:
+        answer = service.search(top=5, **asked)  # type: ignore[arg-type]
+        return {found.item: found.score for found in answer.found}
+
+    words, picture = "a box", folder / "red.jpg"
+    both = scores(words=words, picture=picture)
+    assert both != scores(words=words)
+    assert both != scores(picture=picture)
+
+
+def test_more_like_an_item_leaves_the_item_out(service: Service) -> None:
+    item = service.search("anything", top=1).found[0].item
+    others = [found.item for found in service.search(item=item, top=10).found]
+    assert len(others) == len(COLOURS) - 1
+    assert item not in others
+
+
+def test_details_tell_what_is_known(service: Service, folder: Path) -> None:
+    (found,) = service.search(picture=folder / "red.jpg", top=1).found
+    shown = service.picture(found.item)
+    assert shown.paths == (folder / "red.jpg",)
+    assert (shown.width, shown.height, shown.format) == (60, 40, "JPEG")
+    assert shown.size_bytes == (folder / "red.jpg").stat().st_size
+    assert shown.taken_at is not None
+    assert shown.taken_at.startswith("2024-05-07T18:03")
+    assert shown.camera == "Acme Box 1"
+    html = markup.picture(shown, 0.25)
+    for text in ("7 May 2024, 18:03", "Acme Box 1", "60 × 40", "0.250", str(folder / "red.jpg")):
+        assert text in html
+
+
+def test_asking_for_nothing_or_for_the_unknown_is_an_error(
+    service: Service, tmp_path: Path
+) -> None:
+    with pytest.raises(QueryError):
+        service.search("  ", top=5)
+    for ask in (service.picture, service.thumbnail, service.view, service.original):
+        with pytest.raises(NotInLibraryError):
+            ask(999_999)
+    damaged = tmp_path / "c0ffee.jpg"
+    damaged.write_bytes(b"\xff\xd8\xff\xe0 not much of a picture")
+    for path in (damaged, tmp_path / "gone.jpg"):
+        with pytest.raises(ImageUnreadableError) as raised:
+            service.search(picture=path, top=5)
+        assert str(raised.value).startswith("The dropped picture")
+        assert str(tmp_path) not in str(raised.value)
+
+
+def test_new_photos_and_vanished_ones_are_noticed(
+    tmp_path: Path, folder: Path, tiny_model_dir: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "red.jpg").write_bytes((folder / "red.jpg").read_bytes())
+    path = tmp_path / "test.clipsearch"
+    index(path, photos, f"local-dir:{tiny_model_dir}")
+    with Library.open(path) as library:
+        service = Service(library, settings=resolve({}, library.settings()))
+        assert len(service.search("red", top=5).found) == 1
+        (photos / "blue.jpg").write_bytes((folder / "blue.jpg").read_bytes())
+        index(path, photos, f"local-dir:{tiny_model_dir}")
+        found = service.search("red", top=5).found
+        assert {one.path.name for one in found} == {"red.jpg", "blue.jpg"}
+        assert service.summary().items == 2
+        (photos / "red.jpg").unlink()
+        item = next(one.item for one in found if one.path.name == "red.jpg")
+        with pytest.raises(ImageNotFoundError):
+            service.view(item)
+        assert Image.open(io.BytesIO(service.thumbnail(item).data)).size[0] > 0
+
+
+def test_an_empty_library_answers_with_nothing(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "new.clipsearch", create=True) as library:
+        service = Service(library, settings=resolve({}, library.settings()))
+        service.warm_up_in_background().join(30)
+        assert service.summary() == Summary(0, None, library.path)
+        assert service.search("a dog", top=5).found == ()
+        assert f"clipsearch index FOLDER --library {library.path}" in markup.empty_library(
+            service.summary()
+        )
+
+
+# --- HTML -----------------------------------------------------------------------------------
+
+
+class Elements(HTMLParser):
+    """Collects what a browser would see: elements with attributes, and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+NASTY = st.one_of(
+    st.sampled_from(
+        ["<img src=x onerror=alert(1)>", "' onload='alert(1)", '"><script>', "&amp;", "</dialog>"]
+    ),
+    st.text(st.characters(blacklist_characters="/\0"), min_size=1, max_size=40),
+)
+
+
+@given(name=NASTY, camera=NASTY)
+def test_no_name_becomes_markup(name: str, camera: str) -> None:
+    plain_path, path = Path("/photos/plain"), Path("/photos") / name
+    for draw in (
+        lambda path, _: markup.gallery(Answer((Found(1, 0.5, 7, path, 4, 3),), "m", 0.1)),
+        lambda path, text: markup.picture(
+            Picture(7, (path,), 4, 3, text, 10, f"{text} o'clock", text), 0.5
+        ),
+        lambda path, text: markup.status(f"{text} {path}"),
+        lambda path, text: markup.empty_library(Summary(0, text, path)),
+        lambda path, text: markup.answered(Answer((), text, 0.1), f" like {path}"),
+    ):
+        html, plain = draw(path, camera), draw(plain_path, "plain")
+        found, expected = Elements(html), Elements(plain)
+        assert [tag for tag, _ in found.elements] == [tag for tag, _ in expected.elements]
+        assert [set(given) for _, given in found.elements] == [
+            set(given) for _, given in expected.elements
+        ]
+        html.encode("utf-8")  # also names that are no text
+
+
+def test_every_picture_has_a_name_for_those_who_cannot_see_it() -> None:
+    answer = Answer((Found(1, 0.5, 7, Path("/photos/dog & cat.jpg"), 4, 3),), "m", 0.1)
+    shown = Picture(7, (), 4, 3, "JPEG", 10, None, None)
+    for html in (markup.gallery(answer), markup.picture(shown, None)):
+        images = [given for tag, given in Elements(html).elements if tag == "img"]
+        assert [bool(given.get("alt")) for given in images] == [True]
+
+
+def test_the_status_line_reads_well() -> None:
+    found = tuple(Found(n, 0.5, n, Path("a.jpg"), 4, 3) for n in range(1, 26))
+    assert "25 pictures, embedded model, 0.03 s" in markup.answered(
+        Answer(found, "embedded", 0.031)
+    )
+    assert ">1 picture like a.jpg," in markup.answered(Answer(found[:1], "m", 0.1), " like a.jpg")

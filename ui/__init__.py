@@ -1,0 +1,1 @@
+"""What people see of a library: the search page and the server that carries it."""

@@ -1,0 +1,159 @@
+"""The page: which controls there are and which question each one asks. No logic."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import gradio as gr
+
+from clipsearch.errors import ClipsearchError, QueryError
+from ui import markup
+from ui.guard import uploaded_file
+from ui.service import Service
+
+HERE = Path(__file__).parent
+STYLE = HERE / "page.css"
+COUNTS = (10, 25, 50, 100, 200)
+UPLOAD_LIFETIME_S = 900
+
+P = ParamSpec("P")
+_log = logging.getLogger(__name__)
+
+
+def theme() -> gr.themes.Base:
+    """Fonts of the reader's own system: nothing is fetched from elsewhere."""
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    look = gr.themes.Default(
+        primary_hue="teal",
+        neutral_hue="slate",
+        font=[gr.themes.Font(name) for name in fonts],
+        font_mono=[gr.themes.Font(name) for name in ("ui-monospace", "Menlo", "monospace")],
+    )
+    # Gradio's own shades of these are too pale to read (contrast below 4.5 to 1).
+    return look.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_600",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        body_text_color_subdued="*neutral_500",
+        block_label_text_color="*neutral_600",
+    )
+
+
+def build_page(service: Service, uploads: Path) -> gr.Blocks:
+    """Lays out the page and wires it to ``service``; dropped pictures arrive in ``uploads``."""
+    with gr.Blocks(
+        title="clipsearch", analytics_enabled=False, delete_cache=(60, UPLOAD_LIFETIME_S)
+    ) as page:
+        heading = gr.HTML()
+        with gr.Row(elem_classes="cs-question"):
+            with gr.Column(scale=5, min_width=280):
+                with gr.Row():
+                    words = gr.Textbox(
+                        label="Describe the picture",
+                        placeholder="a dog on the beach",
+                        elem_id="words",
+                        lines=1,
+                        max_lines=1,
+                        autofocus=True,
+                        scale=5,
+                        min_width=200,
+                    )
+                    count = gr.Dropdown(
+                        COUNTS, value=25, label="Results", elem_id="count", scale=1, min_width=100
+                    )
+                go = gr.Button("Search", variant="primary", elem_id="search")
+            picture = gr.Image(
+                label="Find pictures like this one",
+                sources=["upload", "clipboard"],
+                buttons=[],
+                height=150,
+                scale=3,
+                min_width=240,
+                elem_id="picture",
+            )
+        status = gr.HTML(elem_id="status")
+        results = gr.HTML(elem_id="results", js_on_load=_script("results.js"))
+        shown = gr.HTML(elem_id="shown", js_on_load=_script("picture.js"))
+
+        def welcome() -> tuple[str, str, str]:
+            summary = service.summary()
+            body = markup.hint() if summary.items else markup.empty_library(summary)
+            return markup.heading(summary), "", body
+
+        def search(text: str, image: dict[str, Any] | None, top: int) -> tuple[str, str]:
+            dropped = uploaded_file(uploads, image["path"]) if image else None
+            answer = service.search(text, picture=dropped, top=int(top))
+            return markup.answered(answer), _body(service, answer)
+
+        def similar(top: int, event: gr.EventData) -> tuple[str, str]:
+            item = int(event.item)
+            answer = service.search(item=item, top=top)
+            return markup.answered(answer, about=_like(service, item)), _body(service, answer)
+
+        def show(event: gr.EventData) -> tuple[Any, str]:
+            return gr.skip(), markup.picture(service.picture(int(event.item)), float(event.score))
+
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        page.load(_told(welcome, 3), None, [heading, status, results], **quiet)
+        gr.on(
+            [words.submit, go.click, picture.upload],
+            _told(search, 2),
+            [words, picture, count],
+            [status, results],
+            # Gradio would open the picture by its own rules, or fetch it from an address.
+            preprocess=False,
+            trigger_mode="always_last",
+            api_visibility="private",
+            show_progress="minimal",
+            show_progress_on=status,
+        )
+        results.open_picture(_told(show, 2), None, [status, shown], **quiet)
+        shown.find_similar(_told(similar, 2), count, [status, results], **quiet).then(
+            lambda: ("", None), None, [words, picture], **quiet
+        )
+    page.queue(default_concurrency_limit=4)
+    return page
+
+
+def _told(answer: Callable[P, Any], outputs: int) -> Callable[P, Any]:
+    """Turns whatever goes wrong into the status line, which is always the second last output."""
+
+    @wraps(answer)
+    def told(*arguments: P.args, **named: P.kwargs) -> Any:
+        kept = [gr.skip()] * outputs
+        try:
+            return answer(*arguments, **named)
+        except QueryError:
+            kept[-2] = markup.status("Type what you are looking for, or drop a picture.")
+        except ClipsearchError as error:
+            kept[-2] = markup.status(str(error), failed=True)
+        except Exception:
+            _log.exception("the page could not answer")
+            kept[-2] = markup.status(
+                "Something went wrong here; the terminal that runs clipsearch says more.",
+                failed=True,
+            )
+        return tuple(kept)
+
+    return told
+
+
+def _body(service: Service, answer: Any) -> str:
+    if answer.found:
+        return markup.gallery(answer)
+    summary = service.summary()
+    return markup.nothing_found() if summary.items else markup.empty_library(summary)
+
+
+def _like(service: Service, item: int) -> str:
+    paths = service.picture(item).paths
+    return f" like {paths[0].name if paths else f'item {item}'}"
+
+
+def _script(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")

@@ -1,0 +1,178 @@
+"""Who may ask this server for what: the checks that every request passes before any route."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clipsearch.errors import ImageNotFoundError
+
+# What the page is made of, and of gradio's programming interface what the page needs. The rest,
+# such as fetching addresses on a visitor's behalf or recording runs, has no business here.
+_SERVED = frozenset(
+    ("", "thumb", "view", "original", "favicon.ico", "robots.txt", "manifest.json")
+).union(("assets", "static", "config", "theme.css"))
+_GRADIO_SERVED = frozenset(
+    ("queue", "upload", "upload_progress", "heartbeat", "startup-events", "theme.css")
+).union(("info", "cancel", "reset"))
+_GRADIO = "/gradio_api/"
+_GRADIO_FILE = "/gradio_api/file="
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_HEADERS = {
+    # gradio compiles the page's scripts at run time, so 'unsafe-eval'; nothing from elsewhere.
+    "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' "
+    "'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "font-src 'self' data:; media-src 'self' blob:; worker-src 'self' blob:; object-src 'none'; "
+    "base-uri 'self'; form-action 'self'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+_YEAR_S = 365 * 24 * 3600
+
+
+def is_loopback(host: str) -> bool:
+    """True for names and addresses that only this machine can reach."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Guard:
+    """ASGI middleware around everything that is served.
+
+    On this machine's own address, the Host header must name this machine: a foreign page whose
+    name was pointed at 127.0.0.1 (DNS rebinding) is refused with 421. With a ``token``, requests
+    need it: as ``Authorization: Bearer``, as the cookie, or once as ``?token=``, which sets the
+    cookie; else 401. Requests that another site's page makes are refused with 403, and so are the
+    parts of gradio that the page does not use.
+    """
+
+    def __init__(self, app: ASGIApp, *, host: str, port: int, token: str, uploads: Path) -> None:
+        self._app = app
+        self._host = host
+        self._token = token
+        self._uploads = uploads
+        self._cookie = f"clipsearch-{port}"  # cookies are shared by all ports of a machine
+        self._cookie_value = hmac.new(
+            token.encode(), b"clipsearch cookie", hashlib.sha256
+        ).hexdigest()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # the page opens no websocket; none goes unchecked
+            await send({"type": "websocket.close", "code": 1008})
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        answer = self._refusal(scope) or self._app
+        await answer(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        """The answer that keeps a request from the page, or None where it may pass."""
+        headers = Headers(scope=scope)
+        if is_loopback(self._host) and not is_loopback(_host_name(headers.get("host", ""))):
+            return _refused(421, "This server answers to its own name only, such as 127.0.0.1.")
+        if self._token and not self._knows_token(headers):
+            return self._admission(scope)
+        if not _from_own_page(scope["method"], headers):
+            return _refused(403, "Requests from other sites are refused.")
+        if not self._is_served(scope["path"]):
+            return _refused(403, "This is not served.")
+        return None
+
+    def _knows_token(self, headers: Headers) -> bool:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and _same(given.strip(), self._token):
+            return True
+        cookies = cookie_parser(headers.get("cookie", ""))
+        return _same(cookies.get(self._cookie, ""), self._cookie_value)
+
+    def _admission(self, scope: Scope) -> Response:
+        """Takes ``?token=`` once: sets the cookie and leads to the address without the secret."""
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        given = dict(query).get("token", "")
+        if scope["method"] not in _SAFE_METHODS or not _same(given, self._token):
+            refusal = _refused(401, "This library needs its token: open the page with ?token=...")
+            refusal.headers["www-authenticate"] = 'Bearer realm="clipsearch"'
+            return refusal
+        rest = urlencode([(name, value) for name, value in query if name != "token"])
+        # "//host/..." would lead elsewhere, so the path starts with exactly one slash
+        path = "/" + scope["path"].lstrip("/\\")
+        answer = RedirectResponse(path + (f"?{rest}" if rest else ""), status_code=303)
+        answer.set_cookie(
+            self._cookie, self._cookie_value, max_age=_YEAR_S, httponly=True, samesite="strict"
+        )
+        answer.headers["cache-control"] = "no-store"
+        return answer
+
+    def _is_served(self, path: str) -> bool:
+        if path.startswith(_GRADIO_FILE):
+            return _lies_in(self._uploads, path.removeprefix(_GRADIO_FILE))
+        if path.startswith(_GRADIO):
+            return path.removeprefix(_GRADIO).split("/")[0] in _GRADIO_SERVED
+        return path.removeprefix("/").split("/")[0] in _SERVED
+
+
+def uploaded_file(uploads: Path, named: str) -> Path:
+    """The dropped picture that a request names; ImageNotFoundError for any other file."""
+    if not _lies_in(uploads, named):
+        raise ImageNotFoundError(path="by that name among the dropped pictures")
+    return Path(named)
+
+
+def _lies_in(folder: Path, named: str) -> bool:
+    asked = Path(named)
+    try:
+        return asked.is_absolute() and asked.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # a NUL, or a link that leads back to itself
+        return False
+
+
+def _refused(status: int, reason: str) -> Response:
+    return PlainTextResponse(reason, status_code=status, headers={"cache-control": "no-store"})
+
+
+def _same(given: str, expected: str) -> bool:
+    """Compares in constant time, so that a secret cannot be guessed letter by letter."""
+    return hmac.compare_digest(given.encode(), expected.encode())
+
+
+def _host_name(host_header: str) -> str:
+    try:
+        return urlsplit(f"//{host_header}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _from_own_page(method: str, headers: Headers) -> bool:
+    """False for what a page of another site (or of another port) makes the browser send.
+
+    Following a link to this page from elsewhere is fine; anything else from elsewhere is not.
+    Programs that are no browsers send neither header and pass.
+    """
+    origin = headers.get("origin")
+    if origin is not None and origin != "null" and urlsplit(origin).netloc == headers.get("host"):
+        return True
+    follows_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return follows_link and headers.get("sec-fetch-dest") == "document"
+    return origin is None or method in _SAFE_METHODS

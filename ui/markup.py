@@ -1,0 +1,143 @@
+"""Plain values to HTML text; everything that comes from outside is escaped here."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from html import escape as escape_html
+from pathlib import Path
+
+from ui.service import Answer, Found, Picture, Summary
+
+_LEAST_RATIO, _GREATEST_RATIO = 0.5, 2.6  # so that a panorama does not take a whole screen
+
+
+def escape(text: str) -> str:
+    """Safe as HTML text and in quoted attributes; file names may hold bytes that are no UTF-8."""
+    return escape_html(text.encode("utf-8", "replace").decode())
+
+
+def heading(summary: Summary) -> str:
+    """The page's title line."""
+    return (
+        "<header class='cs-heading'><h1>clipsearch</h1>"
+        f"<p>{_pictures(summary.items)} · private, on your own machine</p></header>"
+    )
+
+
+def status(text: str, *, failed: bool = False) -> str:
+    """One line under the question, read out by screen readers when it changes."""
+    kind = "cs-status cs-failed" if failed else "cs-status"
+    role = "alert" if failed else "status"
+    return f"<p class='{kind}' role='{role}'>{escape(text)}</p>"
+
+
+def answered(answer: Answer, about: str = "") -> str:
+    """The status line after a search, such as ``25 pictures, embedded model, 0.03 s``."""
+    count = _pictures(len(answer.found))
+    return status(f"{count}{about}, {answer.model or 'no'} model, {answer.elapsed_s:.2f} s")
+
+
+def hint() -> str:
+    """What stands where results will be, before the first question."""
+    return _note(
+        "What are you looking for?",
+        "Describe it in your own words, <em>a dog on the beach</em>, drop a picture to find others "
+        "like it, or do both at once.",
+    )
+
+
+def empty_library(summary: Summary) -> str:
+    """What stands there while the library holds nothing, and the command that changes it."""
+    library = escape(str(summary.library))
+    return _note(
+        "This library is empty",
+        "Add a folder of photos in a terminal, then search here. The page notices by itself:"
+        f"<code>clipsearch index FOLDER --library {library}</code>",
+    )
+
+
+def nothing_found() -> str:
+    return _note("Nothing found", "Try other words, or index more folders.")
+
+
+def _note(title: str, html: str) -> str:
+    return f"<div class='cs-note'><h2>{escape(title)}</h2><p>{html}</p></div>"
+
+
+def gallery(answer: Answer) -> str:
+    """A grid of thumbnails, each a button that carries its item id and score."""
+    tiles = "".join(_tile(found) for found in answer.found)
+    return f"<ul class='cs-grid' aria-label='Results, best first'>{tiles}</ul>"
+
+
+def _tile(found: Found) -> str:
+    name = escape(found.path.name)
+    ratio = min(max(found.width / max(found.height, 1), _LEAST_RATIO), _GREATEST_RATIO)
+    return (
+        f"<li style='--ratio:{ratio:.3f}'>"
+        f"<button type='button' class='cs-hit' data-item='{found.item}' "
+        f"data-score='{found.score:.4f}' title='{name}'>"
+        f"<img src='thumb/{found.item}' alt='{name}' loading='lazy' decoding='async'>"
+        f"<span class='cs-score' aria-label='score {found.score:.3f}'>{found.score:.3f}</span>"
+        "</button></li>"
+    )
+
+
+def picture(shown: Picture, score: float | None) -> str:
+    """The full picture with what is known about it, and what can be done from there."""
+    path = shown.paths[0] if shown.paths else None
+    name = escape(path.name) if path else f"item {shown.item}"
+    facts = "".join(
+        f"<dt>{escape(term)}</dt><dd>{value}</dd>" for term, value in _facts(shown, score)
+    )
+    return (
+        f"<dialog class='cs-picture' aria-label='{name}' data-item='{shown.item}'>"
+        "<button type='button' class='cs-close' aria-label='Close'>×</button>"
+        f"<figure><img src='view/{shown.item}' alt='{name}'></figure>"
+        f"<section><h2>{name}</h2><dl>{facts}</dl>"
+        "<div class='cs-actions'>"
+        f"<button type='button' class='cs-similar' data-item='{shown.item}'>More like this</button>"
+        f"<a href='original/{shown.item}' target='_blank' rel='noopener'>Original</a>"
+        "</div><div class='cs-steps'>"
+        "<button type='button' data-step='-1' aria-label='Previous picture'>←</button>"
+        "<button type='button' data-step='1' aria-label='Next picture'>→</button>"
+        "</div></section></dialog>"
+    )
+
+
+def _facts(shown: Picture, score: float | None) -> list[tuple[str, str]]:
+    facts: list[tuple[str, str]] = []
+    if score is not None:
+        facts.append(("Score", f"{score:.3f}"))
+    if shown.taken_at:
+        facts.append(("Taken", escape(_date(shown.taken_at))))
+    if shown.camera:
+        facts.append(("Camera", escape(shown.camera)))
+    facts.append(("Dimensions", f"{shown.width} × {shown.height}"))
+    facts.append(("File", f"{escape(shown.format)}, {_size(shown.size_bytes)}"))
+    label = "Path" if len(shown.paths) < 2 else "Paths"
+    facts.append((label, "<br>".join(_path(path) for path in shown.paths) or "no longer there"))
+    return facts
+
+
+def _path(path: Path) -> str:
+    return f"<span class='cs-path'>{escape(str(path))}</span>"
+
+
+def _date(taken_at: str) -> str:
+    """``7 May 2024, 18:03`` from ISO 8601; the text itself where it is not."""
+    try:
+        moment = datetime.fromisoformat(taken_at)
+    except ValueError:
+        return taken_at
+    return f"{moment.day} {moment:%B %Y, %H:%M}"
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < 1_000_000:
+        return f"{max(size_bytes / 1000, 0.1):.3g} kB"
+    return f"{size_bytes / 1_000_000:.1f} MB"
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count:,} pictures"

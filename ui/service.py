@@ -1,0 +1,254 @@
+"""What the page and its picture routes ask for, as plain values: no gradio, no HTML, no HTTP."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from clipsearch.config import Settings
+from clipsearch.encoders import Encoder
+from clipsearch.errors import (
+    ClipsearchError,
+    ImageError,
+    ImageNotFoundError,
+    ImageUnreadableError,
+    NotInLibraryError,
+)
+from clipsearch.images import load_image, make_thumbnail
+from clipsearch.library import ItemRecord, Library
+from clipsearch.search import Searcher
+
+VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
+_VIEW_QUALITY = 88
+_DROPPED = "The dropped picture"
+# What every browser shows by itself; the rest is offered as a download.
+_BROWSER_TYPES = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the library holds. ``model`` is None until something was indexed."""
+
+    items: int
+    model: str | None
+    library: Path
+
+
+@dataclass(frozen=True)
+class Found:
+    """One answer: ``score`` is the cosine to the question; sizes are of the upright picture."""
+
+    rank: int
+    score: float
+    item: int
+    path: Path
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The pictures found, best first, by which model, and how long it took."""
+
+    found: tuple[Found, ...]
+    model: str
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """All that is known about one item; ``paths`` holds every copy that is still there."""
+
+    item: int
+    paths: tuple[Path, ...]
+    width: int
+    height: int
+    format: str
+    size_bytes: int
+    taken_at: str | None
+    camera: str | None
+
+
+@dataclass(frozen=True)
+class EncodedPicture:
+    """A picture ready to be sent. ``tag`` changes when the bytes would."""
+
+    data: bytes
+    media_type: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class OriginalFile:
+    """The untouched file. ``media_type`` is None where browsers cannot show the format."""
+
+    path: Path
+    media_type: str | None
+
+
+class Service:
+    """Answers for one library, from several threads at once; new photos are noticed by itself."""
+
+    def __init__(
+        self,
+        library: Library,
+        *,
+        settings: Settings,
+        encoder: Encoder | None = None,
+        notify: Callable[[str], None] | None = None,
+    ) -> None:
+        self._library = library
+        self._settings = settings
+        self._notify = notify or (lambda _: None)
+        self._searcher = Searcher(library, settings=settings, encoder=encoder, notify=notify)
+
+    def warm_up_in_background(self) -> threading.Thread:
+        """Loads index and model in a thread, so that the first question need not wait for them."""
+        thread = threading.Thread(target=self._warm_up, name="warm-up", daemon=True)
+        thread.start()
+        return thread
+
+    def _warm_up(self) -> None:
+        try:
+            self._searcher.warm_up()
+        except ClipsearchError as error:
+            self._notify(f"The model could not be loaded yet: {error}")
+
+    def summary(self) -> Summary:
+        """Counts afresh, so that a page opened after new indexing is right."""
+        space = self._library.active_space()
+        return Summary(
+            items=self._library.counts().items,
+            model=space.address if space else None,
+            library=self._library.path,
+        )
+
+    def search(
+        self,
+        words: str = "",
+        *,
+        picture: Path | None = None,
+        item: int | None = None,
+        top: int,
+    ) -> Answer:
+        """Finds the ``top`` pictures nearest to words, a picture file, an item, or their sum.
+
+        Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
+        """
+        started = time.perf_counter()
+        hits = self._searcher.search(
+            words,
+            image=None if picture is None else self._query_picture(picture),
+            item=item,
+            top=top,
+        )
+        elapsed_s = time.perf_counter() - started
+        records = self._library.items([hit.item for hit in hits])
+        found = tuple(
+            Found(
+                rank=hit.rank,
+                score=hit.score,
+                item=hit.item,
+                path=hit.path,
+                width=records[hit.item].width,
+                height=records[hit.item].height,
+            )
+            for hit in hits
+            if hit.item in records
+        )
+        return Answer(found, self.summary().model or "", elapsed_s)
+
+    def _query_picture(self, path: Path) -> Image.Image:
+        """Opens an uploaded picture; its name on this machine would mean nothing to the sender."""
+        try:
+            return load_image(path, max_pixels=self._settings.max_pixels)
+        except ImageNotFoundError as error:
+            raise ImageUnreadableError(
+                path="The dropped picture",
+                reason="it was kept for a while only; drop it again",
+            ) from error
+        except ImageError as error:
+            raise type(error)(**{**error.fields, "path": _DROPPED}) from error
+
+    def picture(self, item: int) -> Picture:
+        """Everything known about one item; NotInLibraryError when there is none."""
+        record = self._record(item)
+        words = [str(record.metadata.get(key) or "").strip() for key in ("make", "model")]
+        make, model = words
+        camera = model if make.split(" ")[0].lower() in model.lower() else f"{make} {model}".strip()
+        return Picture(
+            item=item,
+            paths=tuple(self._library.paths([item]).get(item, ())),
+            width=record.width,
+            height=record.height,
+            format=record.format,
+            size_bytes=record.bytes,
+            taken_at=record.taken_at,
+            camera=camera or make or None,
+        )
+
+    def thumbnail(self, item: int) -> EncodedPicture:
+        """The item's small WebP: the one made while indexing, else made now from its file.
+
+        NotInLibraryError for an unknown item, ImageError where no copy can be read any more.
+        """
+        record = self._record(item)
+        cached = self._library.path / "thumbs" / record.content_hash[:2]
+        try:
+            data = (cached / f"{record.content_hash}.webp").read_bytes()
+        except OSError:  # thumbnails are a cache: they may be deleted at any time
+            data = make_thumbnail(self._decoded(item, VIEW_SIDE // 4))
+        return EncodedPicture(data, "image/webp", record.content_hash)
+
+    def view(self, item: int) -> EncodedPicture:
+        """The item upright as a JPEG of at most VIEW_SIDE pixels a side, without metadata.
+
+        NotInLibraryError for an unknown item, ImageError where no copy can be read any more.
+        """
+        record = self._record(item)
+        image = self._decoded(item, VIEW_SIDE // 2)
+        image.thumbnail((VIEW_SIDE, VIEW_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=_VIEW_QUALITY)
+        return EncodedPicture(buffer.getvalue(), "image/jpeg", f"{record.content_hash}-view")
+
+    def original(self, item: int) -> OriginalFile:
+        """Where the item's file lies now; ImageNotFoundError when every copy is gone."""
+        record = self._record(item)
+        for path in self._library.paths([item]).get(item, ()):
+            if path.is_file():
+                return OriginalFile(path, _BROWSER_TYPES.get(record.format))
+        raise ImageNotFoundError(path=f"of item {item} any more")
+
+    def _record(self, item: int) -> ItemRecord:
+        record = self._library.items([item]).get(item)
+        if record is None:
+            raise NotInLibraryError(
+                what=f"Item {item}", path=self._library.path, advice="It may have been forgotten."
+            )
+        return record
+
+    def _decoded(self, item: int, target_side: int) -> Image.Image:
+        """The first copy that can be read; the last copy's error when none can."""
+        failure: ImageError = ImageNotFoundError(path=f"of item {item} any more")
+        for path in self._library.paths([item]).get(item, ()):
+            try:
+                return load_image(
+                    path, max_pixels=self._settings.max_pixels, target_side=target_side
+                )
+            except ImageError as error:
+                failure = error
+        raise failure
