@@ -14,6 +14,7 @@ from clipsearch.errors import UsageError
 
 ENVIRONMENT_PREFIX = "CLIPSEARCH_"
 DEFAULT_MODEL = "auto"
+DEFAULT_MAX_PIXELS = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Settings:
     device: str = "auto"  # auto | cpu | cuda
     precision: str = "auto"  # auto | f32 | bf16
     threads: int = 0  # 0: as many as the machine has cores
-    max_pixels: int = 200_000_000
+    max_pixels: int = DEFAULT_MAX_PIXELS
     host: str = "127.0.0.1"
     port: int = 7860
     token: str = ""

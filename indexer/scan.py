@@ -147,9 +147,7 @@ class _Walk:
                 reason = "its name is not valid UTF-8: rename it"
                 self.unreadable.append(Unreadable(readable, reason))
                 return
-            self.files.append(
-                FoundFile(relpath, status.st_size, status.st_mtime_ns, status.st_ino)
-            )
+            self.files.append(FoundFile(relpath, status.st_size, status.st_mtime_ns, status.st_ino))
 
 
 def _is_junk(name: str) -> bool:

@@ -130,7 +130,9 @@ def align(
         with torch.no_grad():
             log_scale.clamp_(max=math.log(100))
         if step % 100 == 99:
-            tell(f"align {step + 1}/{steps} loss {loss.item():.3f} {time.monotonic() - started:.0f} s")
+            tell(
+                f"align {step + 1}/{steps} loss {loss.item():.3f} {time.monotonic() - started:.0f} s"
+            )
     return head.eval(), text_map, float(log_scale)
 
 
@@ -155,9 +157,7 @@ def new_text_tower(teacher_of_tokens: NDArray[np.float32]) -> open_clip.CLIP:
 def token_strings() -> list[str]:
     """What each BPE token says, by id; the teacher embeds these to start the student."""
     tokenizer = open_clip.SimpleTokenizer()
-    return [
-        tokenizer.decode([number]).strip() or "." for number in range(tokenizer.vocab_size)
-    ]
+    return [tokenizer.decode([number]).strip() or "." for number in range(tokenizer.vocab_size)]
 
 
 class Texts:
@@ -248,7 +248,9 @@ def distil(
             step += 1
         if elapsed - shown > 30:
             shown = elapsed
-            tell(f"distil step {step} cosine {cosine.item():.4f} loss {loss.item():.3f} {elapsed:.0f} s")
+            tell(
+                f"distil step {step} cosine {cosine.item():.4f} loss {loss.item():.3f} {elapsed:.0f} s"
+            )
 
 
 def join(

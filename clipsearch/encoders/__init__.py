@@ -1,0 +1,18 @@
+"""Encoders: pictures and texts to unit vectors, by torch or by a compiled runtime without it."""
+
+from __future__ import annotations
+
+from clipsearch.encoders.addresses import resolve_address
+from clipsearch.encoders.loading import compile_encoder, is_compiled, load_encoder
+from clipsearch.encoders.protocol import Encoder
+from clipsearch.encoders.registry import ModelEntry, known_models
+
+__all__ = [
+    "Encoder",
+    "ModelEntry",
+    "compile_encoder",
+    "is_compiled",
+    "known_models",
+    "load_encoder",
+    "resolve_address",
+]

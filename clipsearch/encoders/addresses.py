@@ -1,0 +1,97 @@
+"""From what a person types to the one name a model is known by; ``auto`` decides within seconds."""
+
+from __future__ import annotations
+
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from clipsearch.config import Settings
+from clipsearch.encoders.registry import (
+    AUTO,
+    DEFAULT,
+    EMBEDDED,
+    HF_HUB,
+    LOCAL_DIR,
+    OPENAI_MODELS,
+    RECOMMENDED,
+    is_cached,
+)
+from clipsearch.errors import UnknownModelError
+
+PROBE_TIMEOUT_S = 2.0
+Notify = Callable[[str], None]
+
+
+def resolve_address(
+    address: str, *, settings: Settings | None = None, notify: Notify | None = None
+) -> str:
+    """The canonical form of an address; UnknownModelError with a suggestion if there is none.
+
+    ``auto`` becomes the recommended model if its weights are here or can be downloaded, else
+    ``embedded``, which ``notify`` is told; that takes at most about two seconds. A local folder
+    becomes an absolute path. ``settings`` is accepted for symmetry with loading and not needed.
+    """
+    del settings
+    address = address.strip()
+    if address == AUTO:
+        return _automatic(notify)
+    if address == EMBEDDED or address in {entry.address for entry in RECOMMENDED}:
+        return address
+    if address.startswith(LOCAL_DIR):
+        folder = Path(address.removeprefix(LOCAL_DIR)).expanduser().absolute()
+        return f"{LOCAL_DIR}{folder}"
+    if address.startswith(HF_HUB):
+        if address.removeprefix(HF_HUB).count("/") != 1:
+            raise UnknownModelError(
+                address=address, suggestion="A hub address is hf-hub:organisation/name."
+            )
+        return address
+    if address in OPENAI_MODELS:
+        return f"{address}/openai"
+    from clipsearch.encoders.openclip_names import check_address
+
+    return check_address(address)
+
+
+def _automatic(notify: Notify | None) -> str:
+    recommended = next(entry for entry in RECOMMENDED if entry.address == DEFAULT)
+    if is_cached(recommended) or hub_is_reachable():
+        return DEFAULT
+    if notify is not None:
+        notify(
+            f"No network: using the small embedded model. Later, for better answers: "
+            f"clipsearch index --model {DEFAULT}"
+        )
+    return EMBEDDED
+
+
+def hub_is_reachable(timeout_s: float = PROBE_TIMEOUT_S) -> bool:
+    """Whether the model hub answers within a time that a person will wait.
+
+    The hub's own client retries for more than twenty seconds without a network. Name lookups
+    cannot be given a time limit, so the question is asked in a thread that may be left behind.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return False
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    answered = threading.Event()
+
+    def ask() -> None:
+        request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s):  # noqa: S310
+                answered.set()
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code not in (403, 407):  # not a proxy's refusal
+                answered.set()
+        except OSError:
+            return
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout_s)
+    return answered.is_set()

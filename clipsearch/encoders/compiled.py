@@ -1,0 +1,183 @@
+"""The compiled CPU runtime: OpenVINO models on disk, loaded and run without importing torch.
+
+A cache entry is a folder named by the space: image.xml/.bin, text.xml/.bin, and a manifest with the
+checksums of all four. It is made by ``openclip_export`` and remade when anything differs.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import xxhash
+from PIL import Image
+
+from clipsearch.config import Settings
+from clipsearch.encoders.preprocessing import Preprocessing
+from clipsearch.encoders.tokenizer import BytePairTokenizer
+from clipsearch.errors import DeviceError
+from clipsearch.vectors import EmbeddingSpace, Matrix, Pixels, unit_rows
+
+MANIFEST = "manifest.json"
+TOWERS = ("image", "text")
+RUNTIME = "openvino"
+_FORMAT = 1
+_SUB_BATCH = 8  # pictures in one request; several requests run side by side
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a cache entry says of itself."""
+
+    space: EmbeddingSpace
+    address: str
+    preprocess_cfg: dict[str, Any]
+    context_length: int
+    clean: str
+    files: dict[str, str]  # name -> checksum
+    openvino: str
+    format: int = _FORMAT
+
+    def write(self, folder: Path) -> None:
+        (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+
+def entries(settings: Settings) -> Path:
+    """The folder of all cache entries."""
+    return settings.cache_dir / "compiled"
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of an entry that this version can use, else None."""
+    try:
+        record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        record["space"] = EmbeddingSpace(**record["space"])
+        manifest = Manifest(**record)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if manifest.format != _FORMAT or manifest.openvino != ov.__version__:
+        return None
+    return manifest if manifest.space.id == folder.name else None
+
+
+def find_entry(settings: Settings, space: EmbeddingSpace) -> Path | None:
+    """The sound cache entry of a space, or None."""
+    folder = entries(settings) / space.id
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.space != space:
+        return None
+    return folder if all((folder / name).is_file() for name in manifest.files) else None
+
+
+def find_address(settings: Settings, address: str) -> EmbeddingSpace | None:
+    """The space that an entry made from this address has, if there is exactly one."""
+    folder = entries(settings)
+    if not folder.is_dir():
+        return None
+    manifests = (read_manifest(entry) for entry in folder.iterdir())
+    spaces = [found.space for found in manifests if found and found.address == address]
+    return spaces[0] if len(spaces) == 1 else None
+
+
+def file_checksum(path: Path) -> str:
+    return xxhash.xxh3_128_hexdigest(path.read_bytes())
+
+
+class DamagedEntryError(Exception):
+    """A cache entry whose bytes are not as written; the loader makes it anew."""
+
+
+class CompiledEncoder:
+    """An Encoder on OpenVINO. Each tower is loaded when it is first needed."""
+
+    runtime = RUNTIME
+
+    def __init__(self, folder: Path, address: str, settings: Settings) -> None:
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise DamagedEntryError(folder)
+        self.space = manifest.space
+        self.address = address
+        self._folder = folder
+        self._manifest = manifest
+        self._settings = settings
+        self._core = ov.Core()
+        self.precision = self._precision(settings.precision)
+        self._preprocessing = Preprocessing.from_config(manifest.preprocess_cfg)
+        self._tokenizer = BytePairTokenizer(manifest.context_length, manifest.clean)
+        self._compiled: dict[str, Any] = {}
+        self._requests: Any = None
+        self._loading = threading.Lock()
+        self._running = {tower: threading.Lock() for tower in TOWERS}
+        self._verify("text")
+        self._verify("image")
+
+    def preprocess(self, image: Image.Image) -> Pixels:
+        return self._preprocessing.apply(image)
+
+    def encode_images(self, batch: Pixels) -> Matrix:
+        vectors = np.empty((len(batch), self.space.dim), np.float32)
+        tower = self._tower("image")
+        with self._running["image"]:
+            if self._requests is None:
+                streams = tower.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+                self._requests = ov.AsyncInferQueue(tower, streams)
+                self._requests.set_callback(_keep)
+            for start in range(0, len(batch), _SUB_BATCH):
+                part = np.ascontiguousarray(batch[start : start + _SUB_BATCH])
+                self._requests.start_async([part], (vectors, start))
+            self._requests.wait_all()
+        return unit_rows(vectors) if len(vectors) else vectors
+
+    def encode_texts(self, texts: Sequence[str]) -> Matrix:
+        if not texts:
+            return np.empty((0, self.space.dim), np.float32)
+        tokens = self._tokenizer(texts)
+        tower = self._tower("text")
+        with self._running["text"]:
+            return unit_rows(tower([tokens])[0])
+
+    def _tower(self, name: str) -> Any:
+        with self._loading:
+            if name not in self._compiled:
+                hint = "THROUGHPUT" if name == "image" else "LATENCY"
+                options = {
+                    "PERFORMANCE_HINT": hint,
+                    # Left to itself OpenVINO computes in bfloat16 wherever the CPU can.
+                    "INFERENCE_PRECISION_HINT": self.precision,
+                    "INFERENCE_NUM_THREADS": self._settings.thread_count,
+                }
+                path = self._folder / f"{name}.xml"
+                self._compiled[name] = self._core.compile_model(path, "CPU", options)
+            return self._compiled[name]
+
+    def _precision(self, wanted: str) -> str:
+        if wanted == "bf16" and "BF16" not in self._core.get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        ):
+            raise DeviceError(
+                reason="--precision bf16: this CPU has no bfloat16 arithmetic. Use --precision f32"
+            )
+        return "bf16" if wanted == "bf16" else "f32"
+
+    def _verify(self, tower: str) -> None:
+        for name in (f"{tower}.xml", f"{tower}.bin"):
+            try:
+                sound = file_checksum(self._folder / name) == self._manifest.files.get(name)
+            except OSError:
+                sound = False
+            if not sound:
+                raise DamagedEntryError(self._folder / name)
+
+
+def _keep(request: Any, place: tuple[Matrix, int]) -> None:
+    """Copies the finished vectors of one request to where they belong."""
+    vectors, start = place
+    found = request.get_output_tensor(0).data
+    vectors[start : start + len(found)] = found

@@ -1,0 +1,130 @@
+"""The index on disk: a cache of the database's vectors, loaded only if every byte is as written."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from clipsearch.errors import VectorError
+from clipsearch.index.faiss_index import VERSION, FaissIndex
+from clipsearch.index.protocol import VectorIndex
+from clipsearch.library import Library, SpaceRecord
+from clipsearch.library.failpoints import failpoint
+from clipsearch.vectors import Ids
+
+_FORMAT = 1
+_MANIFEST = "manifest.json"
+
+
+def open_index(library: Library, space: SpaceRecord) -> VectorIndex:
+    """The index of a space: from the cache if that is current and sound, else from the database.
+
+    A rebuilt index is saved for the next process; where that is not possible it works all the same.
+    """
+    folder = library.path / "index" / space.id
+    for _ in range(3):
+        revision = library.revision
+        cached = _load(folder, revision)
+        if cached is not None:
+            return cached
+        ids, vectors = library.vectors(space.id)
+        if library.revision == revision:  # else something was committed between the two reads
+            break
+    index = FaissIndex(space.space.dim)
+    if len(ids):
+        index.put(ids, vectors)
+    with suppress(OSError):
+        _save(index, folder, revision)
+    return index
+
+
+def _load(folder: Path, revision: int) -> FaissIndex | None:
+    """The cached index if its manifest fits and its files' checksums agree, else None."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if manifest.pop("checksum") != _checksum(_canonical(manifest)):
+            return None
+        if [manifest["format"], manifest["revision"], manifest["faiss"]] != [
+            _FORMAT,
+            revision,
+            VERSION,
+        ]:
+            return None
+        vectors = folder / manifest["vectors"]["name"]
+        ids_bytes = (folder / manifest["ids"]["name"]).read_bytes()
+        if _checksum(ids_bytes) != manifest["ids"]["checksum"]:
+            return None
+        if _file_checksum(vectors) != manifest["vectors"]["checksum"]:
+            return None
+        ids: Ids = np.load(io.BytesIO(ids_bytes), allow_pickle=False)
+        return FaissIndex.load(vectors, ids)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, VectorError):
+        return None  # it is only a cache
+
+
+def _save(index: FaissIndex, folder: Path, revision: int) -> None:
+    """Writes the files under names of their own, then the manifest that makes them count.
+
+    Two processes may save at once: each names its own files, and the last manifest wins.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = f"{revision}-{os.getpid()}"
+    vectors, ids = folder / f"vectors-{mark}.faiss", folder / f"ids-{mark}.npy"
+    index.save(vectors)
+    _sync(vectors)
+    failpoint("cache-half-written")
+    with ids.open("wb") as file:
+        np.save(file, index.ids, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    manifest: dict[str, Any] = {
+        "format": _FORMAT,
+        "revision": revision,
+        "faiss": VERSION,
+        "vectors": {"name": vectors.name, "checksum": _file_checksum(vectors)},
+        "ids": {"name": ids.name, "checksum": _file_checksum(ids)},
+    }
+    manifest["checksum"] = _checksum(_canonical(manifest))
+    half = folder / f"{_MANIFEST}-{mark}"
+    half.write_text(json.dumps(manifest), encoding="utf-8")
+    _sync(half)
+    failpoint("cache-before-manifest")
+    half.replace(folder / _MANIFEST)
+    _remove_others(folder, {vectors.name, ids.name, _MANIFEST})
+
+
+def _remove_others(folder: Path, kept: set[str]) -> None:
+    """Removes older files; one that another process has open or is writing may stay or go."""
+    for path in folder.iterdir():
+        if path.name not in kept:
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _canonical(manifest: dict[str, Any]) -> bytes:
+    return json.dumps(manifest, sort_keys=True).encode()
+
+
+def _checksum(data: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def _file_checksum(path: Path) -> str:
+    state = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            state.update(chunk)
+    return str(state.hexdigest())

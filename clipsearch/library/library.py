@@ -1,0 +1,324 @@
+"""Library: the only door to the database, and everything that can be read through it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, text
+
+from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, StorageError, VectorError
+from clipsearch.library.checking import check_library
+from clipsearch.library.database import Database
+from clipsearch.library.lock import writer_lock
+from clipsearch.library.paths import canonical, from_column, relative_to, to_column
+from clipsearch.library.records import (
+    CheckReport,
+    Counts,
+    FailureRecord,
+    FileRecord,
+    ItemRecord,
+    RootRecord,
+    SpaceRecord,
+)
+from clipsearch.library.writing import LibraryWriter
+from clipsearch.vectors import EmbeddingSpace, Ids, Matrix, from_bytes
+
+_SETTING = "setting."
+_README = """\
+This folder is a clipsearch library.
+
+library.db is the truth: what is known about your photos, and their vectors. Back it up with
+`clipsearch backup FILE`. Everything else here may be deleted; it is made again when needed.
+thumbs/ holds small copies of your photos: treat it as privately as the photos themselves.
+Your photos are not in here, and clipsearch never changes them.
+"""
+
+
+class Library:
+    """A library folder, opened. Use it as a context manager; reads are thread-safe."""
+
+    def __init__(self, path: Path, database: Database) -> None:
+        self.path = path
+        self._database = database
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = False) -> Library:
+        """Opens a library folder; ``create`` makes it where there is none.
+
+        Raises LibraryNotFoundError, LibraryVersionError, LibraryCorruptError, StorageError.
+        """
+        path = Path(path).expanduser().absolute()
+        file = path / "library.db"
+        is_new = not file.exists()
+        if is_new and not create:
+            raise LibraryNotFoundError(path=path)
+        if is_new:
+            _make_folder(path)
+        database = Database(file)
+        try:
+            database.migrate(create=create)
+        except BaseException:
+            database.close()
+            raise
+        return cls(path, database)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- the library itself -----------------------------------------------------------------
+
+    @property
+    def revision(self) -> int:
+        """Grows by one with every change of items, vectors or files."""
+        return int(self._scalar("SELECT value FROM meta WHERE key = 'revision'"))
+
+    def settings(self) -> dict[str, str]:
+        """The library's own settings, such as its model."""
+        rows = self._rows(
+            "SELECT substr(key, :skip), value FROM meta WHERE key LIKE 'setting.%'",
+            skip=len(_SETTING) + 1,
+        )
+        return dict(rows)
+
+    def set_setting(self, name: str, value: str) -> None:
+        with self._database.writing() as connection:
+            connection.execute(
+                text("INSERT OR REPLACE INTO meta VALUES (:key, :value)"),
+                {"key": _SETTING + name, "value": value},
+            )
+
+    def counts(self) -> Counts:
+        row = self._rows(
+            """SELECT (SELECT count(DISTINCT item_id) FROM present_file),
+                (SELECT count(*) FROM present_file),
+                count(*) FILTER (WHERE missing_since IS NOT NULL),
+                count(*) FILTER (WHERE failure IS NOT NULL AND missing_since IS NULL),
+                (SELECT count(*) FROM embedding JOIN space ON space.id = space_id WHERE active)
+            FROM file"""
+        )[0]
+        return Counts(*row)
+
+    def check(self, *, repair: bool = False) -> CheckReport:
+        """Verifies every page, row, checksum and vector; ``repair`` removes what is damaged.
+
+        What was removed is read and embedded again by the next index run.
+        """
+        if not repair:
+            return CheckReport(check_library(self._database, repair=False))
+        with writer_lock(self.path):
+            return CheckReport(check_library(self._database, repair=True))
+
+    def backup(self, destination: Path) -> None:
+        """Writes a consistent copy of the database, even while it is being written.
+
+        StorageError if ``destination`` exists or cannot be written.
+        """
+        destination = Path(destination).expanduser().absolute()
+        if destination.exists():
+            raise StorageError(
+                path=destination, reason="there is a file already", advice="choose another name"
+            )
+        half = destination.with_name(destination.name + ".part")
+        try:
+            self._database.copy_to(half)
+            with half.open("rb+") as file:
+                os.fsync(file.fileno())
+            half.replace(destination)
+        except OSError as error:
+            raise StorageError(
+                path=destination, reason=error.strerror or error, advice="choose another place"
+            ) from error
+        finally:
+            half.unlink(missing_ok=True)
+
+    @contextmanager
+    def writer(self) -> Iterator[LibraryWriter]:
+        """The one writer; LibraryLockedError if another process has it. Readers go on."""
+        with writer_lock(self.path):
+            yield LibraryWriter(self.path, self._database)
+
+    # --- spaces and vectors -----------------------------------------------------------------
+
+    def spaces(self) -> list[SpaceRecord]:
+        """All spaces, in the order they were added."""
+        rows = self._rows(
+            """SELECT id, model, weights_sha256, preprocess, dim, address, runtime, precision,
+                active, (SELECT count(*) FROM embedding WHERE space_id = space.id)
+            FROM space ORDER BY space.rowid"""
+        )
+        return [
+            SpaceRecord(
+                id=row[0],
+                space=EmbeddingSpace(row[1], row[2], row[3], row[4]),
+                address=row[5],
+                runtime=row[6],
+                precision=row[7],
+                active=bool(row[8]),
+                embedded=row[9],
+            )
+            for row in rows
+        ]
+
+    def active_space(self) -> SpaceRecord | None:
+        """The space that searches use; None before the first picture."""
+        return next((space for space in self.spaces() if space.active), None)
+
+    def vectors(self, space_id: str) -> tuple[Ids, Matrix]:
+        """All vectors of a space: (n,) item ids in ascending order, (n, dim) unit rows."""
+        rows = self._rows(
+            "SELECT item_id, vector FROM embedding WHERE space_id = :space ORDER BY item_id",
+            space=space_id,
+        )
+        return self._matrix(space_id, rows)
+
+    def vectors_of(self, space_id: str, item_ids: Sequence[int]) -> tuple[Ids, Matrix]:
+        """The vectors that a space has of some items, in ascending order of the ids."""
+        rows = self._rows(
+            """SELECT item_id, vector FROM embedding WHERE space_id = :space
+            AND item_id IN (SELECT value FROM json_each(:ids)) ORDER BY item_id""",
+            space=space_id,
+            ids=_as_json(item_ids),
+        )
+        return self._matrix(space_id, rows)
+
+    def embedded_ids(self, space_id: str) -> set[int]:
+        """The items that have a vector in a space."""
+        rows = self._rows("SELECT item_id FROM embedding WHERE space_id = :space", space=space_id)
+        return {row[0] for row in rows}
+
+    def _matrix(self, space_id: str, rows: Sequence[Any]) -> tuple[Ids, Matrix]:
+        dim = self._scalar("SELECT dim FROM space WHERE id = :space", space=space_id)
+        ids = np.array([row[0] for row in rows], dtype=np.int64)
+        try:
+            return ids, from_bytes([row[1] for row in rows], int(dim or 0))
+        except VectorError as error:
+            raise LibraryCorruptError(path=self.path, reason=str(error)) from error
+
+    # --- roots, files, items ----------------------------------------------------------------
+
+    def roots(self) -> list[RootRecord]:
+        rows = self._rows("SELECT id, path FROM root ORDER BY id")
+        return [RootRecord(row[0], Path(from_column(row[1]))) for row in rows]
+
+    def files(self, root_id: int) -> list[FileRecord]:
+        """Every file row of a root, also of missing and unreadable files, by relative path."""
+        rows = self._rows(
+            """SELECT id, root_id, relpath, size, mtime_ns, inode, item_id, missing_since, failure
+            FROM file WHERE root_id = :root ORDER BY relpath""",
+            root=root_id,
+        )
+        return [FileRecord(row[0], row[1], from_column(row[2]), *row[3:]) for row in rows]
+
+    def failures(self) -> list[FailureRecord]:
+        """The files that are there and could not be read, by path."""
+        rows = self._rows(
+            """SELECT path, relpath, failure, size, mtime_ns, changed_at
+            FROM file JOIN root ON root.id = root_id
+            WHERE failure IS NOT NULL AND missing_since IS NULL"""
+        )
+        found = [FailureRecord(_joined(row[0], row[1]), *row[2:]) for row in rows]
+        return sorted(found, key=lambda failure: failure.path)
+
+    def items(self, ids: Sequence[int]) -> dict[int, ItemRecord]:
+        """The items with these ids; unknown ids are left out."""
+        rows = self._rows(
+            """SELECT id, hash, width, height, format, bytes, taken_at, metadata FROM item
+            WHERE id IN (SELECT value FROM json_each(:ids))""",
+            ids=_as_json(ids),
+        )
+        return {row[0]: ItemRecord(*row[:7], metadata=json.loads(row[7])) for row in rows}
+
+    def item_by_hash(self, hashes: Sequence[str]) -> dict[str, int]:
+        """The ids of the items with these content hashes; unknown hashes are left out."""
+        rows = self._rows(
+            "SELECT hash, id FROM item WHERE hash IN (SELECT value FROM json_each(:hashes))",
+            hashes=json.dumps(list(hashes)),
+        )
+        return {row[0]: row[1] for row in rows}
+
+    def paths(self, ids: Sequence[int]) -> dict[int, list[Path]]:
+        """The files that are there of each item, sorted; items without any are left out."""
+        rows = self._rows(
+            """SELECT item_id, path, relpath FROM present_file JOIN root ON root.id = root_id
+            WHERE item_id IN (SELECT value FROM json_each(:ids))""",
+            ids=_as_json(ids),
+        )
+        found: dict[int, list[Path]] = {}
+        for item, root, relpath in rows:
+            found.setdefault(item, []).append(_joined(root, relpath))
+        return {item: sorted(paths) for item, paths in found.items()}
+
+    def item_at(self, path: Path) -> int | None:
+        """The item of an indexed file, or None."""
+        wanted = canonical(path)
+        for root in self.roots():
+            relpath = relative_to(wanted, root.path)
+            if relpath:
+                item = self._scalar(
+                    "SELECT item_id FROM present_file WHERE root_id = :root AND relpath = :rel",
+                    root=root.id,
+                    rel=to_column(relpath),
+                )
+                return None if item is None else int(item)
+        return None
+
+    def present_items(self) -> Ids:
+        """The items that have at least one file that is there, ascending."""
+        rows = self._rows("SELECT DISTINCT item_id FROM present_file ORDER BY item_id")
+        return np.array([row[0] for row in rows], dtype=np.int64)
+
+    # --- plumbing ---------------------------------------------------------------------------
+
+    def _rows(self, statement: str, **values: Any) -> Sequence[Any]:
+        with self._database.reading() as connection:
+            return _fetch(connection, statement, values)
+
+    def _scalar(self, statement: str, **values: Any) -> Any:
+        rows = self._rows(statement, **values)
+        return rows[0][0] if rows else None
+
+
+def _fetch(connection: Connection, statement: str, values: dict[str, Any]) -> Sequence[Any]:
+    # The driver's own tuples: SQLAlchemy's rows cost four times as much, and there may be 100,000.
+    result = connection.exec_driver_sql(statement, values)
+    cursor = result.cursor
+    assert cursor is not None  # noqa: S101 - every statement given here selects
+    rows: Sequence[Any] = cursor.fetchall()
+    result.close()
+    return rows
+
+
+def _as_json(ids: Sequence[int]) -> str:
+    return json.dumps([int(identity) for identity in ids])
+
+
+def _joined(root: str | bytes, relpath: str | bytes) -> Path:
+    return Path(from_column(root)) / from_column(relpath)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "README.txt").write_text(_README, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            path=path, reason=error.strerror or error, advice="choose another place: --library PATH"
+        ) from error

@@ -1,0 +1,35 @@
+"""Paths as the database keeps them: text, or bytes for names that are not valid UTF-8."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def to_column(path: str) -> str | bytes:
+    """Text where possible; a name with undecodable bytes is kept as those bytes."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
+
+
+def from_column(value: str | bytes) -> str:
+    return os.fsdecode(value) if isinstance(value, bytes) else value
+
+
+def canonical(path: Path) -> Path:
+    """Absolute, with links in the folders resolved; the last name stays as it is."""
+    absolute = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps a link's own name
+    return absolute.parent.resolve() / absolute.name if absolute.name else absolute
+
+
+def relative_to(path: Path, root: Path) -> str | None:
+    """The path below a root with forward slashes, "" for the root itself, None if outside."""
+    if path == root:
+        return ""
+    try:
+        return path.relative_to(root).as_posix()
+    except ValueError:
+        return None

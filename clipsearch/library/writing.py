@@ -1,0 +1,280 @@
+"""LibraryWriter: every change of a library, each in one transaction."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from clipsearch.errors import NotInLibraryError, VectorError
+from clipsearch.library.database import Database
+from clipsearch.library.failpoints import failpoint
+from clipsearch.library.paths import canonical, from_column, relative_to, to_column
+from clipsearch.library.records import (
+    Batch,
+    FileState,
+    ForgetReport,
+    NewItem,
+    RootRecord,
+    SpaceRecord,
+)
+from clipsearch.library.schema import embedding_checksum, item_checksum
+from clipsearch.vectors import EmbeddingSpace, require_unit_rows, to_bytes
+
+
+class LibraryWriter:
+    """Made by ``Library.writer``, which holds the lock for it."""
+
+    def __init__(self, path: Path, database: Database) -> None:
+        self._path = path
+        self._database = database
+
+    def add_root(self, path: Path) -> RootRecord:
+        """Adds a folder, or returns the root that covers it already.
+
+        A folder above known roots takes them over: their files keep their items.
+        """
+        path = canonical(path).resolve()
+        with self._database.writing() as connection:
+            known = _roots(connection)
+            for root in known:
+                if relative_to(path, root.path) is not None:
+                    return root
+            connection.exec_driver_sql(
+                "INSERT INTO root (path, added_at) VALUES (?, ?)", (to_column(str(path)), _now())
+            )
+            added = RootRecord(_scalar(connection, "SELECT last_insert_rowid()"), path)
+            for root in known:
+                below = relative_to(root.path, path)
+                if below is not None:
+                    _move_files(connection, root, added, below)
+            _next_revision(connection)
+            return added
+
+    def add_space(
+        self, space: EmbeddingSpace, *, address: str, runtime: str, precision: str
+    ) -> SpaceRecord:
+        """Adds a space, not active, or updates the address of a known one.
+
+        The runtime and precision that first filled a space stay with it.
+        """
+        with self._database.writing() as connection:
+            connection.exec_driver_sql(
+                """INSERT INTO space
+                (id, model, weights_sha256, preprocess, dim, address, runtime, precision, added_at)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+                ON CONFLICT (id) DO UPDATE SET address = excluded.address""",
+                (
+                    space.id,
+                    space.model,
+                    space.weights_sha256,
+                    space.preprocess,
+                    space.dim,
+                    address,
+                    runtime,
+                    precision,
+                    _now(),
+                ),
+            )
+            row = connection.exec_driver_sql(
+                "SELECT runtime, precision, active FROM space WHERE id = ?", (space.id,)
+            ).one()
+            embedded = _scalar(
+                connection, "SELECT count(*) FROM embedding WHERE space_id = ?", space.id
+            )
+        return SpaceRecord(space.id, space, address, row[0], row[1], embedded, bool(row[2]))
+
+    def activate_space(self, space_id: str) -> None:
+        """Makes a space the one that searches use."""
+        failpoint("before-switch")
+        with self._database.writing() as connection:
+            connection.exec_driver_sql("UPDATE space SET active = 0 WHERE active = 1")
+            done = connection.exec_driver_sql(
+                "UPDATE space SET active = 1 WHERE id = ?", (space_id,)
+            )
+            if done.rowcount != 1:
+                raise NotInLibraryError(what=f"Space {space_id}", path=self._path, advice="")
+            _next_revision(connection)
+
+    def commit(self, batch: Batch) -> None:
+        """Writes a batch whole or not at all: items, vectors, file rows, and the next revision.
+
+        VectorError for vectors that are not finite unit rows of the space's dimension, or whose
+        content hash is neither known nor new.
+        """
+        failpoint("before-commit")
+        with self._database.writing() as connection:
+            _insert_items(connection, batch.new_items)
+            if batch.vectors is not None:
+                _insert_vectors(connection, *batch.vectors)
+            failpoint("inside-commit")
+            _upsert_files(connection, batch.files)
+            connection.exec_driver_sql(
+                """UPDATE file SET missing_since = ? WHERE missing_since IS NULL
+                AND id IN (SELECT value FROM json_each(?))""",
+                (_now(), json.dumps(batch.missing)),
+            )
+            _next_revision(connection)
+        failpoint("after-commit")
+
+    def forget(self, path: Path) -> ForgetReport:
+        """Removes a file, a folder, or whole roots from the library, and their thumbnails.
+
+        Items that no other file holds go with their vectors, tags and captions. NotInLibraryError
+        if nothing of it is known. Nothing on the disk but thumbnails is touched.
+        """
+        wanted = canonical(path)
+        with self._database.writing() as connection:
+            before = _scalar(connection, "SELECT count(*) FROM file")
+            removed_roots = 0
+            for root in _roots(connection):
+                if relative_to(root.path, wanted) is not None:
+                    connection.exec_driver_sql("DELETE FROM root WHERE id = ?", (root.id,))
+                    removed_roots += 1
+                elif relpath := relative_to(wanted, root.path):
+                    _delete_below(connection, root.id, relpath)
+            files = before - _scalar(connection, "SELECT count(*) FROM file")
+            if not files and not removed_roots:
+                raise NotInLibraryError(
+                    what=path,
+                    path=self._path,
+                    advice="See what it holds: clipsearch info",
+                )
+            orphans = connection.exec_driver_sql(
+                "DELETE FROM item WHERE id NOT IN "
+                "(SELECT item_id FROM file WHERE item_id IS NOT NULL) RETURNING hash"
+            ).fetchall()
+            _next_revision(connection)
+        for (content_hash,) in orphans:
+            self._thumbnail(content_hash).unlink(missing_ok=True)
+        return ForgetReport(files=files, items=len(orphans))
+
+    def _thumbnail(self, content_hash: str) -> Path:
+        return self._path / "thumbs" / content_hash[:2] / f"{content_hash}.webp"
+
+
+def _insert_items(connection: Connection, items: list[NewItem]) -> None:
+    rows = []
+    for item in items:
+        metadata = json.dumps(item.metadata, sort_keys=True)
+        fields = (
+            item.content_hash,
+            item.width,
+            item.height,
+            item.format,
+            item.bytes,
+            item.taken_at,
+            metadata,
+        )
+        rows.append((*fields, item_checksum(*fields)))
+    if rows:
+        connection.exec_driver_sql(
+            """INSERT OR IGNORE INTO item
+            (hash, width, height, format, bytes, taken_at, metadata, checksum)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+            rows,
+        )
+
+
+def _insert_vectors(connection: Connection, space_id: str, hashes: list[str], matrix: Any) -> None:
+    dim = _scalar(connection, "SELECT dim FROM space WHERE id = ?", space_id)
+    if dim is None:
+        raise VectorError(reason=f"the library has no space {space_id}")
+    rows = require_unit_rows(matrix, dim)
+    if len(rows) != len(hashes):
+        raise VectorError(reason=f"{len(rows)} vectors were given for {len(hashes)} pictures")
+    if not hashes:
+        return
+    found = connection.exec_driver_sql(
+        "SELECT hash, id FROM item WHERE hash IN (SELECT value FROM json_each(?))",
+        (json.dumps(hashes),),
+    )
+    ids: dict[str, int] = {row[0]: row[1] for row in found}
+    if missing := set(hashes) - set(ids):
+        raise VectorError(reason=f"no item has the content {missing.pop()}")
+    blobs = [to_bytes(row) for row in rows]
+    connection.exec_driver_sql(
+        """INSERT INTO embedding (item_id, space_id, vector, checksum) VALUES (?, ?, ?, ?)
+        ON CONFLICT (space_id, item_id)
+        DO UPDATE SET vector = excluded.vector, checksum = excluded.checksum""",
+        [
+            (ids[name], space_id, blob, embedding_checksum(ids[name], space_id, blob))
+            for name, blob in zip(hashes, blobs, strict=True)
+        ],
+    )
+
+
+def _upsert_files(connection: Connection, files: list[FileState]) -> None:
+    if not files:
+        return
+    now = _now()
+    connection.exec_driver_sql(
+        """INSERT INTO file
+        (root_id, relpath, size, mtime_ns, inode, item_id, failure, changed_at)
+        VALUES (?, ?, ?, ?, ?, (SELECT id FROM item WHERE hash = ?), ?, ?)
+        ON CONFLICT (root_id, relpath) DO UPDATE SET
+            size = excluded.size, mtime_ns = excluded.mtime_ns, inode = excluded.inode,
+            item_id = excluded.item_id, failure = excluded.failure,
+            changed_at = excluded.changed_at, missing_since = NULL""",
+        [
+            (
+                file.root_id,
+                to_column(file.relpath),
+                file.size,
+                file.mtime_ns,
+                file.inode,
+                file.content_hash,
+                file.failure,
+                now,
+            )
+            for file in files
+        ],
+    )
+
+
+def _move_files(connection: Connection, old: RootRecord, new: RootRecord, below: str) -> None:
+    """Hands the files of a nested root to the root above it, ``below`` which they lie."""
+    for identity, relpath in connection.exec_driver_sql(
+        "SELECT id, relpath FROM file WHERE root_id = ?", (old.id,)
+    ).fetchall():
+        connection.exec_driver_sql(
+            "UPDATE file SET root_id = ?, relpath = ? WHERE id = ?",
+            (new.id, to_column(f"{below}/{from_column(relpath)}"), identity),
+        )
+    connection.exec_driver_sql("DELETE FROM root WHERE id = ?", (old.id,))
+
+
+def _delete_below(connection: Connection, root_id: int, relpath: str) -> None:
+    """Deletes the row of one path, and of everything below it if it is a folder."""
+    rows = connection.exec_driver_sql(
+        "SELECT id, relpath FROM file WHERE root_id = ?", (root_id,)
+    ).fetchall()
+    doomed = [
+        identity
+        for identity, known in rows
+        if from_column(known) == relpath or from_column(known).startswith(relpath + "/")
+    ]
+    connection.exec_driver_sql(
+        "DELETE FROM file WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(doomed),)
+    )
+
+
+def _roots(connection: Connection) -> list[RootRecord]:
+    rows = connection.exec_driver_sql("SELECT id, path FROM root ORDER BY id")
+    return [RootRecord(row[0], Path(from_column(row[1]))) for row in rows]
+
+
+def _scalar(connection: Connection, statement: str, *values: Any) -> Any:
+    row = connection.exec_driver_sql(statement, values).first()
+    return None if row is None else row[0]
+
+
+def _next_revision(connection: Connection) -> None:
+    connection.exec_driver_sql("UPDATE meta SET value = value + 1 WHERE key = 'revision'")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
