@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, _ActionsContainer
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ def add_model_argument(parser: ArgumentParser, use: str) -> None:
     parser.add_argument("--model", metavar="ADDRESS", help=use)
 
 
-def add_json_argument(parser: ArgumentParser) -> None:
+def add_json_argument(parser: _ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
 

@@ -72,7 +72,7 @@ def require_unit_rows(matrix: NDArray[np.floating], dim: int) -> Matrix:
 def to_bytes(vector: Vector) -> bytes:
     """Stores one unit vector as little-endian float16, 2 * dim bytes."""
     checked = require_unit_rows(np.asarray(vector).reshape(1, -1), np.asarray(vector).size)
-    return checked[0].astype(STORED_DTYPE).tobytes()
+    return bytes(checked[0].astype(STORED_DTYPE).tobytes())
 
 
 def from_bytes(blobs: list[bytes], dim: int) -> Matrix:

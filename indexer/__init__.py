@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from indexer.pipeline import IndexReport, index_library
+from indexer.pipeline import index_library
+from indexer.report import IndexReport
 
 __all__ = ["IndexReport", "index_library"]

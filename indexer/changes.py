@@ -53,16 +53,16 @@ def plan_changes(
             read.append(file)
         else:
             known_failures += 1
-    note = _emptied(scan, present)
+    emptied = _emptied(scan, present)
     return Plan(
         root_id,
         read,
-        len(present) if note else unchanged,
+        len(present) if emptied else unchanged,
         known_failures,
-        gone=[] if note else _gone(scan, present),
+        gone=[] if emptied else _gone(scan, present),
         unreadable=scan.unreadable,
         previous=previous,
-        note=note,
+        note=emptied,
     )
 
 

@@ -1,4 +1,4 @@
-"""Indexing from end to end: scan, plan, read in threads, encode, commit, switch the model when full."""
+"""Indexing from end to end: scan, plan, read, encode, commit, switch the model when full."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from clipsearch.config import DEFAULT_MAX_PIXELS, Settings
 from clipsearch.encoders import Encoder
@@ -69,7 +70,7 @@ class _Run:
     def __init__(
         self, library: Library, writer: LibraryWriter, settings: Settings, loader: EncoderLoader
     ) -> None:
-        self.progress: Callable[[int, int], None] = lambda done, total: None
+        self.progress: Callable[[int, int], None] = lambda _done, _total: None
         self.should_stop: Callable[[], bool] = lambda: False
         self._library = library
         self._writer = writer
@@ -215,7 +216,8 @@ class _Run:
             if self._on_demand.is_settled:
                 wait([future], timeout=_STOP_CHECK_S)
             else:
-                wait([future, self._on_demand.wanted], _STOP_CHECK_S, FIRST_COMPLETED)
+                either: list[Future[Any]] = [future, self._on_demand.wanted]
+                wait(either, _STOP_CHECK_S, FIRST_COMPLETED)
                 if self._on_demand.wanted.done():
                     self._on_demand.provide(self._load)
             if future.done():

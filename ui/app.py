@@ -117,7 +117,8 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
             lambda: ("", None), None, [words, picture], **quiet
         )
     page.queue(default_concurrency_limit=4)
-    return page
+    built: gr.Blocks = page
+    return built
 
 
 def _told(answer: Callable[P, Any], outputs: int) -> Callable[P, Any]:

@@ -118,9 +118,8 @@ def read_safetensors_header(path: Path) -> dict[str, TensorHeader]:
             for name, entry in header.items()
             if name != "__metadata__"
         }
-        end = max(
-            (entry["data_offsets"][1] for n, entry in header.items() if n[:2] != "__"), default=0
-        )
+        entries = (entry for name, entry in header.items() if name != "__metadata__")
+        end = max((entry["data_offsets"][1] for entry in entries), default=0)
     except OSError as error:
         raise WeightsCorruptError(path=path, reason=error.strerror or error, advice="") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -152,7 +152,7 @@ def _from_registry(address: str) -> OpenClipModel:
         weights = Path(open_clip.download_pretrained(tag_cfg))
     # The weights of some tags need QuickGELU, whatever the architecture's name says.
     quick_gelu = bool(tag_cfg.get("quick_gelu", False))
-    model = _created(address, weights, name, pretrained=tag, force_quick_gelu=quick_gelu)
+    model = _created(weights, name, pretrained=tag, force_quick_gelu=quick_gelu)
     model_cfg = deepcopy(open_clip.get_model_config(name))
     if quick_gelu:
         model_cfg["quick_gelu"] = True
@@ -164,12 +164,12 @@ def _from_hub(address: str) -> OpenClipModel:
     with _download(address):
         config = open_clip.factory._get_hf_config(repository)
         weights = Path(open_clip.pretrained.download_pretrained_from_hf(repository))
-    model = _created(address, weights, address)
+    model = _created(weights, address)
     tokenizer = open_clip.get_tokenizer(address)
     return _finished(address, model, config["model_cfg"], weights, tokenizer)
 
 
-def _created(address: str, weights: Path, name: str, **options: Any) -> torch.nn.Module:
+def _created(weights: Path, name: str, **options: Any) -> torch.nn.Module:
     if weights.suffix == ".safetensors":
         read_safetensors_header(weights)
     try:

@@ -9,7 +9,6 @@ prints one JSON object: the space, or the error. The result is compared with tor
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -37,8 +36,8 @@ class _ImageTower(torch.nn.Module):
         super().__init__()
         self.model = loaded.model
         preprocessing = loaded.preprocessing
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).reshape(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(preprocessing.std).reshape(1, 3, 1, 1))
+        self.mean = torch.tensor(preprocessing.mean).reshape(1, 3, 1, 1)
+        self.std = torch.tensor(preprocessing.std).reshape(1, 3, 1, 1)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         normal = (pixels.to(torch.float32) / 255 - self.mean) / self.std
@@ -118,9 +117,9 @@ def _put_in_place(made: Path, destination: Path) -> None:
     """Replaces an older entry; another process may be doing the same."""
     if destination.exists():
         doomed = Path(tempfile.mkdtemp(prefix="old-", dir=destination.parent))
-        os.replace(destination, doomed / "entry")
+        destination.replace(doomed / "entry")
         shutil.rmtree(doomed, ignore_errors=True)
-    os.replace(made, destination)
+    made.replace(destination)
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ import html
 import string
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import regex
@@ -135,7 +136,7 @@ def _merged(letters: str) -> tuple[str, ...]:
     _, ranks = _vocabulary()
     parts = [*letters[:-1], letters[-1] + "</w>"]
     while len(parts) > 1:
-        pair = min(zip(parts, parts[1:], strict=False), key=lambda p: ranks.get(p, _MERGES))
+        pair = min(pairwise(parts), key=lambda p: ranks.get(p, _MERGES))
         if pair not in ranks:
             break
         joined: list[str] = []

@@ -244,7 +244,7 @@ class Library:
             WHERE id IN (SELECT value FROM json_each(:ids))""",
             ids=_as_json(ids),
         )
-        return {row[0]: ItemRecord(*row[:7], metadata=json.loads(row[7])) for row in rows}
+        return {row[0]: ItemRecord(*[*row[:-1], json.loads(row[-1])]) for row in rows}
 
     def item_by_hash(self, hashes: Sequence[str]) -> dict[str, int]:
         """The ids of the items with these content hashes; unknown hashes are left out."""

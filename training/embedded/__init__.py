@@ -1,1 +1,1 @@
-"""The recipe of the dual encoder that ships with the package; run it with ``make embedded-model``."""
+"""The recipe of the dual encoder that ships with the package: ``make embedded-model``."""

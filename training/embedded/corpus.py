@@ -31,7 +31,7 @@ class CaptionedPhoto:
 
 
 def read_photos(files: list[Path]) -> Iterator[CaptionedPhoto]:
-    """Reads parquet files with the columns key, image, captions and source, a row group at a time."""
+    """Reads parquet files with the columns key, image, captions and source, bit by bit."""
     for path in files:
         table = pq.ParquetFile(path)
         for batch in table.iter_batches(256, columns=["key", "image", "captions", "source"]):

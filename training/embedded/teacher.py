@@ -1,4 +1,4 @@
-"""Sentence vectors of the text teacher, all-MiniLM-L6-v2 (Apache-2.0), used at training time only."""
+"""Sentence vectors of the text teacher, all-MiniLM-L6-v2 (Apache-2.0), for training only."""
 
 from __future__ import annotations
 
