@@ -176,7 +176,8 @@ class Texts:
     def batch(self, rows: NDArray[np.int64] | list[int]) -> Tensor:
         """(n, longest) int64 token ids."""
         longest = int(self.lengths[rows].max())
-        return self.tokens[torch.as_tensor(np.asarray(rows)), :longest].long()
+        chosen: Tensor = self.tokens[torch.as_tensor(np.asarray(rows)), :longest].long()
+        return chosen
 
 
 def encode_trimmed(text: Any, tokens: Tensor) -> Tensor:

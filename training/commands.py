@@ -1,0 +1,187 @@
+"""The training command: train."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipsearch import errors
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    add_model_argument,
+    print_json,
+    say,
+)
+from clipsearch.config import resolve
+from clipsearch.errors import LibraryNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from training.loop import Step
+    from training.run import RunReport
+
+_LINE_EVERY_S = 5.0
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--captions",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="CSV with the columns path,caption; several rows a picture are welcome",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="where the run is kept"
+    )
+    add_model_argument(parser, "what to start from (default: the library's model, else embedded)")
+    add_library_argument(parser)
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help="passes over the pictures (default: 5, at least 80 steps)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=64,
+        metavar="N",
+        help="pictures in one step (default %(default)s)",
+    )
+    parser.add_argument("--lr", type=float, metavar="RATE", help="highest learning rate")
+    parser.add_argument(
+        "--learn",
+        choices=["all", "text"],
+        help="what may change: text locks the image tower (default up to 500 pictures)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of the split and the crops (default 0)"
+    )
+    parser.add_argument(
+        "--val-fraction",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="share of the pictures to judge on (default %(default)s)",
+    )
+    parser.add_argument(
+        "--keep-held-out",
+        action="store_true",
+        help="export the judged model; else one trained on all pictures with the same recipe",
+    )
+    parser.add_argument("--device", choices=["auto", "cpu"], help="where to train (cpu)")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: as many as cores")
+    add_json_argument(parser)
+    parser.epilog = (
+        "Ctrl-C saves a checkpoint; the same command continues from it, with the same result."
+    )
+
+
+def _run(arguments: Namespace) -> int:
+    for name in ("epochs", "batch_size"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UsageError(reason=f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    settings = resolve(vars(arguments))
+    import torch
+
+    from training.loop import Interrupted
+    from training.run import Options, fine_tune
+
+    torch.set_num_threads(settings.thread_count)
+    options = Options(
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        lr=arguments.lr,
+        learn=arguments.learn,
+        seed=arguments.seed,
+        val_fraction=arguments.val_fraction,
+        keep_held_out=arguments.keep_held_out,
+    )
+    progress = _Progress()
+    stopping: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: stopping.append(number))
+    try:
+        report = fine_tune(
+            arguments.captions.expanduser().absolute(),
+            arguments.out.expanduser().absolute(),
+            _start_from(arguments),
+            options=options,
+            settings=settings,
+            tell=say,
+            on_step=progress.show,
+            should_stop=lambda: bool(stopping),
+        )
+    except Interrupted:
+        say("\nStopped and saved. The same command continues from here.")
+        return errors.INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
+    _tell(report, as_json=arguments.json)
+    return errors.DONE
+
+
+def _start_from(arguments: Namespace) -> str:
+    """The model that was named, else the library's, else the embedded one."""
+    if arguments.model is not None:
+        return str(arguments.model)
+    from clipsearch.library import Library
+
+    try:
+        with Library.open(resolve(vars(arguments)).library) as library:
+            model = library.settings().get("model", "embedded")
+    except LibraryNotFoundError:
+        return "embedded"
+    return "embedded" if model == "auto" else model
+
+
+def _tell(report: RunReport, *, as_json: bool) -> None:
+    if as_json:
+        print_json({**asdict(report), "export": report.export})
+        return
+    print(f"On {report.held_out} held-out pictures, captions that find theirs:")
+    print(f"{'':<12}{'first':>8}{'in 5':>8}{'in 10':>8}{'median rank':>14}")
+    for name, found in (("before", report.before), ("after", report.after)):
+        shares = "".join(f"{found.text_to_image[k]:>7.1f}%" for k in (1, 5, 10))
+        print(f"{name:<12}{shares}{found.median_rank:>14.1f}")
+    print(f"\nThe model: {report.export}")
+    print(f"Use it:    clipsearch index --model local-dir:{report.export}")
+
+
+class _Progress:
+    """Steps, loss and time left, on stderr."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._started = self._shown_at = time.monotonic()
+        self._first = 0
+
+    def show(self, phase: str, step: Step) -> None:
+        now = time.monotonic()
+        if phase != self._phase:
+            self._phase, self._started, self._first = phase, now, step.step
+            self._shown_at = 0.0
+        is_last = step.step == step.steps
+        every = 0.2 if sys.stderr.isatty() else _LINE_EVERY_S
+        if now - self._shown_at < every and not is_last:
+            return
+        self._shown_at = now
+        pace = (now - self._started) / max(1, step.step - self._first)
+        left = f"{pace * (step.steps - step.step):.0f} s left" if step.step > self._first else ""
+        what = "judging" if phase == "judge" else "final"
+        text = f"{what} step {step.step}/{step.steps}  loss {step.loss:.3f}  {left}"
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{text}\x1b[K" + ("\n" if is_last else ""))
+            sys.stderr.flush()
+        else:
+            say(text)
+
+
+train = Command(_configure, _run)
