@@ -78,9 +78,7 @@ def read_captions(path: Path) -> CaptionSet:
         if caption not in said:
             said.append(caption)
     if len(captions) < 2:
-        why = f"; the first skipped row is line {skipped[0].line}: {skipped[0].reason}" * bool(
-            skipped
-        )
+        why = f"; line {skipped[0].line}: {skipped[0].reason}" if skipped else ""
         raise CaptionFileError(
             path=path,
             reason=f"{len(captions)} of its pictures can be used, at least 2 are needed{why}",

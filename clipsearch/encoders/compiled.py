@@ -85,6 +85,17 @@ def find_address(settings: Settings, address: str) -> EmbeddingSpace | None:
     return spaces[0] if len(spaces) == 1 else None
 
 
+def is_sound(folder: Path, tower: str, manifest: Manifest) -> bool:
+    """True if a tower's files are byte for byte as they were made."""
+    try:
+        return all(
+            file_checksum(folder / name) == manifest.files.get(name)
+            for name in (f"{tower}.xml", f"{tower}.bin")
+        )
+    except OSError:
+        return False
+
+
 def file_checksum(path: Path) -> str:
     return xxhash.xxh3_128_hexdigest(path.read_bytes())
 
@@ -115,8 +126,8 @@ class CompiledEncoder:
         self._requests: Any = None
         self._loading = threading.Lock()
         self._running = {tower: threading.Lock() for tower in TOWERS}
-        self._verify("text")
-        self._verify("image")
+        if not all(is_sound(folder, tower, manifest) for tower in TOWERS):
+            raise DamagedEntryError(folder)
 
     def preprocess(self, image: Image.Image) -> Pixels:
         return self._preprocessing.apply(image)
@@ -166,14 +177,6 @@ class CompiledEncoder:
             )
         return "bf16" if wanted == "bf16" else "f32"
 
-    def _verify(self, tower: str) -> None:
-        for name in (f"{tower}.xml", f"{tower}.bin"):
-            try:
-                sound = file_checksum(self._folder / name) == self._manifest.files.get(name)
-            except OSError:
-                sound = False
-            if not sound:
-                raise DamagedEntryError(self._folder / name)
 
 
 def _keep(request: Any, place: tuple[Matrix, int]) -> None:

@@ -62,10 +62,14 @@ def load_encoder(
 
 
 def is_compiled(space: EmbeddingSpace, settings: Settings) -> bool:
-    """True if the compiled runtime of a space has been made on this machine."""
-    from clipsearch.encoders.compiled import find_entry
+    """True if the compiled runtime of a space has been made on this machine, and is undamaged."""
+    from clipsearch.encoders.compiled import TOWERS, find_entry, is_sound, read_manifest
 
-    return find_entry(settings, space) is not None
+    folder = find_entry(settings, space)
+    manifest = read_manifest(folder) if folder is not None else None
+    if folder is None or manifest is None:
+        return False
+    return all(is_sound(folder, tower, manifest) for tower in TOWERS)
 
 
 def compile_encoder(

@@ -59,6 +59,8 @@ class _TextTower(torch.nn.Module):
 
 def export(address: str, entries: Path) -> compiled.Manifest:
     """Converts, verifies and files a model; ModelError if it cannot be done faithfully."""
+    # The fused attention of inference has no counterpart outside torch.
+    torch.backends.mha.set_fastpath_enabled(False)
     loaded = load_openclip(address)
     text_cfg = loaded.model_cfg["text_cfg"]
     clean = text_cfg.get("tokenizer_kwargs", {}).get("clean", "lower")

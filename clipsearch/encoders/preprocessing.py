@@ -72,7 +72,9 @@ class Preprocessing:
     def _resized(self, image: Image.Image, width: int, height: int) -> Image.Image:
         if image.size == (width, height):
             return image
-        return image.resize((width, height), _INTERPOLATIONS[self.interpolation])
+        # A panorama one pixel high would else be scaled to nothing.
+        size = (max(1, width), max(1, height))
+        return image.resize(size, _INTERPOLATIONS[self.interpolation])
 
     def _shortest(self, image: Image.Image) -> Image.Image:
         if self.width != self.height:
@@ -91,7 +93,7 @@ class Preprocessing:
     def _longest(self, image: Image.Image) -> Image.Image:
         ratio = max(image.height / self.height, image.width / self.width)
         size = (round(image.width / ratio), round(image.height / ratio))
-        scaled = image.resize(size, _INTERPOLATIONS[self.interpolation])
+        scaled = self._resized(image, *size)
         return _centre(scaled, self.width, self.height, self.fill_color)
 
 

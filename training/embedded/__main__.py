@@ -3,7 +3,7 @@
     python -m training.embedded --data FOLDER --work FOLDER --out FOLDER
 
 FOLDER of ``--data`` holds train/*.parquet and val/val.parquet with the columns key, image, captions
-and source. Needs the extra ``embedded-model`` and Debian's wordnet-base; about an hour on two cores.
+and source. Needs the extra ``embedded-model`` and Debian's wordnet-base; an hour on two cores.
 """
 
 from __future__ import annotations
