@@ -83,7 +83,7 @@ def _clipsearch(settings: dict[str, object]) -> Any:
     return load
 
 
-def _onnx(address: str, folder: Path, threads: int) -> Any:
+def _onnx(_address: str, folder: Path, threads: int) -> Any:
     import numpy as np
     import onnxruntime
 

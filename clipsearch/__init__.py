@@ -17,7 +17,7 @@ from clipsearch.errors import ClipsearchError
 if TYPE_CHECKING:
     from clipsearch.encoders import Encoder, load_encoder
     from clipsearch.library import Library
-    from clipsearch.search import Searcher, SearchHit, search, similar
+    from clipsearch.searcher import Searcher, SearchHit, search, similar
 
 try:
     __version__ = version("clipsearch")
@@ -42,10 +42,10 @@ _HOMES = {
     "Encoder": "clipsearch.encoders",
     "load_encoder": "clipsearch.encoders",
     "Library": "clipsearch.library",
-    "SearchHit": "clipsearch.search",
-    "Searcher": "clipsearch.search",
-    "search": "clipsearch.search",
-    "similar": "clipsearch.search",
+    "SearchHit": "clipsearch.searcher",
+    "Searcher": "clipsearch.searcher",
+    "search": "clipsearch.searcher",
+    "similar": "clipsearch.searcher",
 }
 
 

@@ -18,9 +18,9 @@ from clipsearch.command import (
 from clipsearch.config import Settings, resolve
 from clipsearch.errors import UsageError
 from clipsearch.library import Library
-from clipsearch.search import DEFAULT_TOP, SearchHit
-from clipsearch.search import search as find
-from clipsearch.search import similar as find_similar
+from clipsearch.searcher import DEFAULT_TOP, SearchHit
+from clipsearch.searcher import search as find
+from clipsearch.searcher import similar as find_similar
 
 
 def _open(arguments: Namespace) -> tuple[Library, Settings]:

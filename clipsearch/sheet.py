@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from clipsearch.errors import ImageError, StorageError, UsageError
 from clipsearch.images import load_image
-from clipsearch.search import SearchHit
+from clipsearch.searcher import SearchHit
 
 _CELL = 180  # pixels, a picture's longest side
 _GAP = 10

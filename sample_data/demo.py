@@ -17,7 +17,7 @@ from pathlib import Path
 from gather import gather
 
 import clipsearch
-from clipsearch.search import Searcher, SearchHit
+from clipsearch.searcher import Searcher, SearchHit
 from clipsearch.sheet import write_sheet
 
 # What is typed, and the photo that should come first.

@@ -23,7 +23,7 @@ from clipsearch.errors import (
 )
 from clipsearch.images import load_image
 from clipsearch.library import Library
-from clipsearch.search import Searcher
+from clipsearch.searcher import Searcher
 
 
 def index(folder: Path, library_path: Path, model: str) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 from PIL import Image
-from serving import Served, index, running_server
+from serving import Reply, Served, index, running_server
 
 TOKEN = "correct horse/battery&staple"  # noqa: S105
 EVERYWHERE = "0.0.0.0"  # noqa: S104
@@ -252,30 +252,53 @@ def test_the_rest_of_the_framework_is_not_served(open_server: Served, path: str)
     assert open_server.ask(path, method="POST", body=b"{}").status in (403, 405)
 
 
+def asked(served: Served, question: dict[str, object]) -> Reply:
+    return served.ask(
+        "/gradio_api/queue/join",
+        {"Content-Type": "application/json"},
+        method="POST",
+        body=json.dumps(question).encode(),
+    )
+
+
 def test_a_question_cannot_name_a_file_of_this_machine(open_server: Served, place: Path) -> None:
     config = json.loads(open_server.ask("/config").body)
     (function,) = [
         entry["id"] for entry in config["dependencies"] if len(entry.get("inputs", [])) == 3
     ]
-    for path in (str(place / "photos" / "plain.png"), "/etc/passwd", "http://127.0.0.1:1/x.png"):
-        picture = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
-        question = {"data": ["", picture, 25], "fn_index": function, "session_hash": "s"}
-        joined = open_server.ask(
-            "/gradio_api/queue/join",
-            {"Content-Type": "application/json"},
-            method="POST",
-            body=json.dumps(question).encode(),
-        )
-        assert joined.status == 200, joined.body
-        events = open_server.ask("/gradio_api/queue/data?session_hash=s").body.decode()
-        completed = [
-            json.loads(line.removeprefix("data: "))
-            for line in events.splitlines()
-            if "process_completed" in line
-        ]
-        assert len(completed) == 1
-        assert "There is no file by that name" in events
-        assert "cs-hit" not in events
+    data = (place / "photos" / "plain.png").read_bytes()
+    sent = upload(open_server, data)
+    uploads = Path(sent).parents[1]
+    before = sorted(uploads.rglob("*"))
+
+    def file(path: str) -> dict[str, object]:
+        return {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
+
+    for path in (
+        str(place / "photos" / "plain.png"),
+        "/etc/passwd",
+        f"{uploads}/../../etc/passwd",
+        "http://127.0.0.1:1/x.png",
+        "https://example.org/x.png",
+    ):
+        for inputs in (
+            ["", file(path), 25],
+            [file(path), None, 25],
+            ["", None, [{"a": file(path)}]],
+        ):
+            question = {"data": inputs, "fn_index": function, "session_hash": "s"}
+            assert asked(open_server, question).status == 403, inputs
+    assert sorted(uploads.rglob("*")) == before
+    question = {"data": ["", file(sent), 25], "fn_index": function, "session_hash": "s"}
+    assert asked(open_server, question).status == 200
+    assert b"cs-hit" in open_server.ask("/gradio_api/queue/data?session_hash=s").body
+
+
+def test_a_question_that_is_no_question_is_refused(open_server: Served) -> None:
+    for body, status in ((b"{", 400), (b"[" * 100_000, 400), (b" " * 1_000_001, 413)):
+        reply = open_server.ask("/gradio_api/queue/join", method="POST", body=body)
+        assert reply.status == status
+    assert open_server.ask("/").status == 200
 
 
 def test_foreign_names_and_foreign_pages_are_refused(open_server: Served, place: Path) -> None:

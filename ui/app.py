@@ -20,6 +20,7 @@ STYLE = HERE / "page.css"
 COUNTS = (10, 25, 50, 100, 200)
 UPLOAD_LIFETIME_S = 900
 
+Dropped = dict[str, Any] | None  # what gradio's drop zone sends: an uploaded file's path
 P = ParamSpec("P")
 _log = logging.getLogger(__name__)
 
@@ -64,7 +65,13 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
                         min_width=200,
                     )
                     count = gr.Dropdown(
-                        COUNTS, value=25, label="Results", elem_id="count", scale=1, min_width=100
+                        COUNTS,
+                        value=25,
+                        label="Results",
+                        elem_id="count",
+                        filterable=False,
+                        scale=1,
+                        min_width=100,
                     )
                 go = gr.Button("Search", variant="primary", elem_id="search")
             picture = gr.Image(
@@ -76,6 +83,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
                 min_width=240,
                 elem_id="picture",
             )
+        liked = gr.Number(visible=False, precision=0)  # the item whose like is on show
         status = gr.HTML(elem_id="status")
         results = gr.HTML(elem_id="results", js_on_load=_script("results.js"))
         shown = gr.HTML(elem_id="shown", js_on_load=_script("picture.js"))
@@ -85,35 +93,47 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
             body = markup.hint() if summary.items else markup.empty_library(summary)
             return markup.heading(summary), "", body
 
-        def search(text: str, image: dict[str, Any] | None, top: int) -> tuple[str, str]:
+        def search(text: str, image: Dropped, top: int) -> tuple[None, str, str]:
             dropped = uploaded_file(uploads, image["path"]) if image else None
             answer = service.search(text, picture=dropped, top=int(top))
-            return markup.answered(answer), _body(service, answer)
+            return None, markup.answered(answer), _body(service, answer)
 
-        def similar(top: int, event: gr.EventData) -> tuple[str, str]:
-            item = int(event.item)
-            answer = service.search(item=item, top=top)
-            return markup.answered(answer, about=_like(service, item)), _body(service, answer)
+        def similar(item: float, top: int) -> tuple[int, str, str]:
+            answer = service.search(item=int(item), top=int(top))
+            about = _like(service, int(item))
+            return int(item), markup.answered(answer, about), _body(service, answer)
+
+        def similar_to_shown(top: int, event: gr.EventData) -> tuple[int, str, str]:
+            return similar(event.item, top)
+
+        def again(text: str, image: Dropped, item: float | None, top: int) -> Any:
+            if item is not None:
+                return similar(item, top)
+            return search(text, image, top) if text.strip() or image else [gr.skip()] * 3
 
         def show(event: gr.EventData) -> tuple[Any, str]:
             return gr.skip(), markup.picture(service.picture(int(event.item)), float(event.score))
 
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         page.load(_told(welcome, 3), None, [heading, status, results], **quiet)
+        asked: dict[str, Any] = {
+            "outputs": [liked, status, results],
+            # Gradio would open the picture by its own rules, or fetch it from an address.
+            "preprocess": False,
+            "trigger_mode": "always_last",
+            "api_visibility": "private",
+            "show_progress": "minimal",
+            "show_progress_on": status,
+        }
         gr.on(
             [words.submit, go.click, picture.upload],
-            _told(search, 2),
+            _told(search, 3),
             [words, picture, count],
-            [status, results],
-            # Gradio would open the picture by its own rules, or fetch it from an address.
-            preprocess=False,
-            trigger_mode="always_last",
-            api_visibility="private",
-            show_progress="minimal",
-            show_progress_on=status,
+            **asked,
         )
+        count.input(_told(again, 3), [words, picture, liked, count], **asked)
         results.open_picture(_told(show, 2), None, [status, shown], **quiet)
-        shown.find_similar(_told(similar, 2), count, [status, results], **quiet).then(
+        shown.find_similar(_told(similar_to_shown, 3), count, **asked).then(
             lambda: ("", None), None, [words, picture], **quiet
         )
     page.queue(default_concurrency_limit=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import json
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -18,13 +19,15 @@ from clipsearch.errors import ImageNotFoundError
 # What the page is made of, and of gradio's programming interface what the page needs. The rest,
 # such as fetching addresses on a visitor's behalf or recording runs, has no business here.
 _SERVED = frozenset(
-    ("", "thumb", "view", "original", "favicon.ico", "robots.txt", "manifest.json")
+    ("thumb", "view", "original", "favicon.ico", "robots.txt", "manifest.json")
 ).union(("assets", "static", "config", "theme.css"))
 _GRADIO_SERVED = frozenset(
-    ("queue", "upload", "upload_progress", "heartbeat", "startup-events", "theme.css")
-).union(("info", "cancel", "reset"))
+    ("queue", "upload", "upload_progress", "heartbeat", "startup-events", "app_id")
+).union(("theme.css", "info", "cancel", "reset"))
 _GRADIO = "/gradio_api/"
 _GRADIO_FILE = "/gradio_api/file="
+_GRADIO_UPLOAD = "/gradio_api/upload"
+_MAX_QUESTION_BYTES = 1_000_000
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
     # gradio compiles the page's scripts at run time, so 'unsafe-eval'; nothing from elsewhere.
@@ -53,16 +56,15 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """ASGI middleware around everything that is served.
 
-    On this machine's own address, the Host header must name this machine: a foreign page whose
-    name was pointed at 127.0.0.1 (DNS rebinding) is refused with 421. With a ``token``, requests
-    need it: as ``Authorization: Bearer``, as the cookie, or once as ``?token=``, which sets the
-    cookie; else 401. Requests that another site's page makes are refused with 403, and so are the
-    parts of gradio that the page does not use.
+    Without a token the Host header must name this machine: a foreign page whose name was pointed
+    at 127.0.0.1 (DNS rebinding) is refused with 421. With a ``token``, requests need it: as
+    ``Authorization: Bearer``, as the cookie, or once as ``?token=``, which sets the cookie; else
+    401. Refused with 403: what another site's page asks, the parts of gradio that the page does
+    not use, and questions about a file that was not uploaded.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str, port: int, token: str, uploads: Path) -> None:
+    def __init__(self, app: ASGIApp, *, port: int, token: str, uploads: Path) -> None:
         self._app = app
-        self._host = host
         self._token = token
         self._uploads = uploads
         self._cookie = f"clipsearch-{port}"  # cookies are shared by all ports of a machine
@@ -83,13 +85,18 @@ class Guard:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        answer = self._refusal(scope) or self._app
-        await answer(scope, receive, send_with_headers)
+        answer = self._refusal(scope)
+        if answer is None and _is_question(scope):
+            body = await _whole_body(receive)
+            answer = self._question_refusal(body)
+            receive = _replayed(body, receive)
+        await (answer or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
         """The answer that keeps a request from the page, or None where it may pass."""
         headers = Headers(scope=scope)
-        if is_loopback(self._host) and not is_loopback(_host_name(headers.get("host", ""))):
+        # A foreign name's page never has the cookie, so a token lets a reverse proxy keep its name.
+        if not self._token and not is_loopback(_host_name(headers.get("host", ""))):
             return _refused(421, "This server answers to its own name only, such as 127.0.0.1.")
         if self._token and not self._knows_token(headers):
             return self._admission(scope)
@@ -98,6 +105,26 @@ class Guard:
         if not self._is_served(scope["path"]):
             return _refused(403, "This is not served.")
         return None
+
+    def _question_refusal(self, body: bytes | None) -> Response | None:
+        """Keeps gradio from opening files: mounted, it would copy any path and fetch any address.
+
+        It looks for them in every input, wherever an object has a ``path``.
+        """
+        if body is None:
+            return _refused(413, "That is too long for a question.")
+        named: list[object] = []
+
+        def note(pairs: list[tuple[str, object]]) -> None:
+            named.extend(value for name, value in pairs if name == "path")
+
+        try:
+            json.loads(body or b"null", object_pairs_hook=note)
+        except (ValueError, RecursionError):
+            return _refused(400, "Questions are JSON.")
+        if all(isinstance(path, str) and _lies_in(self._uploads, path) for path in named):
+            return None
+        return _refused(403, "Only an uploaded picture can be asked about.")
 
     def _knows_token(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -119,7 +146,12 @@ class Guard:
         path = "/" + scope["path"].lstrip("/\\")
         answer = RedirectResponse(path + (f"?{rest}" if rest else ""), status_code=303)
         answer.set_cookie(
-            self._cookie, self._cookie_value, max_age=_YEAR_S, httponly=True, samesite="strict"
+            self._cookie,
+            self._cookie_value,
+            max_age=_YEAR_S,
+            httponly=True,
+            samesite="strict",
+            secure=scope["scheme"] == "https",
         )
         answer.headers["cache-control"] = "no-store"
         return answer
@@ -129,7 +161,7 @@ class Guard:
             return _lies_in(self._uploads, path.removeprefix(_GRADIO_FILE))
         if path.startswith(_GRADIO):
             return path.removeprefix(_GRADIO).split("/")[0] in _GRADIO_SERVED
-        return path.removeprefix("/").split("/")[0] in _SERVED
+        return path == "/" or path.removeprefix("/").split("/")[0] in _SERVED
 
 
 def uploaded_file(uploads: Path, named: str) -> Path:
@@ -145,6 +177,34 @@ def _lies_in(folder: Path, named: str) -> bool:
         return asked.is_absolute() and asked.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError):  # a NUL, or a link that leads back to itself
         return False
+
+
+def _is_question(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return scope["method"] not in _SAFE_METHODS and path.rstrip("/") != _GRADIO_UPLOAD
+
+
+async def _whole_body(receive: Receive) -> bytes | None:
+    """What the request holds; None where that is too much, or where its sender has left."""
+    body = bytearray()
+    while len(body) <= _MAX_QUESTION_BYTES:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            return bytes(body) if len(body) <= _MAX_QUESTION_BYTES else None
+    return None
+
+
+def _replayed(body: bytes | None, rest: Receive) -> Receive:
+    """A body that was read already, for the next reader; then what the connection says."""
+    messages: list[Message] = [{"type": "http.request", "body": body or b"", "more_body": False}]
+
+    async def receive() -> Message:
+        return messages.pop() if messages else await rest()
+
+    return receive
 
 
 def _refused(status: int, reason: str) -> Response:

@@ -34,7 +34,8 @@ def status(text: str, *, failed: bool = False) -> str:
 def answered(answer: Answer, about: str = "") -> str:
     """The status line after a search, such as ``25 pictures, embedded model, 0.03 s``."""
     count = _pictures(len(answer.found))
-    return status(f"{count}{about}, {answer.model or 'no'} model, {answer.elapsed_s:.2f} s")
+    elapsed = "under 0.01" if answer.elapsed_s < 0.01 else f"{answer.elapsed_s:.2f}"
+    return status(f"{count}{about}, {answer.model or 'no'} model, {elapsed} s")
 
 
 def hint() -> str:
@@ -76,7 +77,7 @@ def _tile(found: Found) -> str:
     return (
         f"<li style='--ratio:{ratio:.3f}'>"
         f"<button type='button' class='cs-hit' data-item='{found.item}' "
-        f"data-score='{found.score:.4f}' title='{name}'>"
+        f"data-score='{found.score:.8f}' title='{name}'>"
         f"<img src='thumb/{found.item}' alt='{name}' loading='lazy' decoding='async'>"
         f"<span class='cs-score' aria-label='score {found.score:.3f}'>{found.score:.3f}</span>"
         "</button></li>"

@@ -12,7 +12,9 @@ watch("value", () => {
   const dialog = shown();
   if (!dialog || dialog.open) return;
   const item = dialog.dataset.item;
-  dialog.addEventListener("close", () => tileOf(item)?.focus());
+  dialog.addEventListener("close", () => {
+    if (dialog.returnValue !== "similar") tileOf(item)?.focus();
+  });
   dialog.showModal();
   const now = tiles().indexOf(tileOf(item));
   const [previous, next] = dialog.querySelectorAll("[data-step]");
@@ -24,8 +26,9 @@ element.addEventListener("click", (event) => {
   const similar = event.target.closest(".cs-similar");
   const stepper = event.target.closest("[data-step]");
   if (similar) {
-    shown().close();
+    shown().close("similar");
     trigger("find_similar", { item: Number(similar.dataset.item) });
+    window.scrollTo({ top: 0 }); // the best of the new answers stand at the top
   } else if (stepper) {
     step(Number(stepper.dataset.step));
   } else if (event.target.closest(".cs-close") || event.target === shown()) {

@@ -143,7 +143,7 @@ def build_app(service: Service, address: Address, *, token: str, uploads: Path) 
         head="<link rel='icon' type='image/svg+xml' href='favicon.ico'>",
         css=STYLE.read_text(encoding="utf-8"),
     )
-    return Guard(app, host=address.host, port=address.port, token=token, uploads=uploads)
+    return Guard(app, port=address.port, token=token, uploads=uploads)
 
 
 def _keep_gradio_at_home(uploads: Path) -> None:

@@ -22,7 +22,7 @@ from clipsearch.errors import (
 )
 from clipsearch.images import load_image, make_thumbnail
 from clipsearch.library import ItemRecord, Library
-from clipsearch.search import Searcher
+from clipsearch.searcher import Searcher
 
 VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
 _VIEW_QUALITY = 88

@@ -178,7 +178,6 @@ class CompiledEncoder:
         return "bf16" if wanted == "bf16" else "f32"
 
 
-
 def _keep(request: Any, place: tuple[Matrix, int]) -> None:
     """Copies the finished vectors of one request to where they belong."""
     vectors, start = place

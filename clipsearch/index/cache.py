@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from clipsearch.errors import VectorError
+from clipsearch.errors import StorageError, VectorError
 from clipsearch.index.faiss_index import VERSION, FaissIndex
 from clipsearch.index.protocol import VectorIndex
 from clipsearch.library import Library, SpaceRecord
@@ -30,33 +31,26 @@ def open_index(library: Library, space: SpaceRecord) -> VectorIndex:
     A rebuilt index is saved for the next process; where that is not possible it works all the same.
     """
     folder = library.path / "index" / space.id
-    for _ in range(3):
-        revision = library.revision
-        cached = _load(folder, revision)
-        if cached is not None:
-            return cached
-        ids, vectors = library.vectors(space.id)
-        if library.revision == revision:  # else something was committed between the two reads
-            break
+    cached = _load(folder, library.state)
+    if cached is not None:
+        return cached
+    state, ids, vectors = library.snapshot(space.id)
     index = FaissIndex(space.space.dim)
     if len(ids):
         index.put(ids, vectors)
-    with suppress(OSError):
-        _save(index, folder, revision)
+    with suppress(OSError, StorageError):
+        _save(index, folder, state)
     return index
 
 
-def _load(folder: Path, revision: int) -> FaissIndex | None:
+def _load(folder: Path, state: str) -> FaissIndex | None:
     """The cached index if its manifest fits and its files' checksums agree, else None."""
     try:
-        manifest: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        if manifest.pop("checksum") != _checksum(_canonical(manifest)):
+        body, checksum = (folder / _MANIFEST).read_bytes().split(b"\n")
+        if checksum != _checksum(body).encode():
             return None
-        if [manifest["format"], manifest["revision"], manifest["faiss"]] != [
-            _FORMAT,
-            revision,
-            VERSION,
-        ]:
+        manifest: dict[str, Any] = json.loads(body)
+        if [manifest["format"], manifest["state"], manifest["faiss"]] != [_FORMAT, state, VERSION]:
             return None
         vectors = folder / manifest["vectors"]["name"]
         ids_bytes = (folder / manifest["ids"]["name"]).read_bytes()
@@ -70,13 +64,14 @@ def _load(folder: Path, revision: int) -> FaissIndex | None:
         return None  # it is only a cache
 
 
-def _save(index: FaissIndex, folder: Path, revision: int) -> None:
+def _save(index: FaissIndex, folder: Path, state: str) -> None:
     """Writes the files under names of their own, then the manifest that makes them count.
 
-    Two processes may save at once: each names its own files, and the last manifest wins.
+    Several threads and processes may save at once: each names its own files, and the last
+    manifest wins.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mark = f"{revision}-{os.getpid()}"
+    mark = f"{state}-{os.getpid()}-{threading.get_ident()}"
     vectors, ids = folder / f"vectors-{mark}.faiss", folder / f"ids-{mark}.npy"
     index.save(vectors)
     _sync(vectors)
@@ -87,14 +82,14 @@ def _save(index: FaissIndex, folder: Path, revision: int) -> None:
         os.fsync(file.fileno())
     manifest: dict[str, Any] = {
         "format": _FORMAT,
-        "revision": revision,
+        "state": state,
         "faiss": VERSION,
         "vectors": {"name": vectors.name, "checksum": _file_checksum(vectors)},
         "ids": {"name": ids.name, "checksum": _file_checksum(ids)},
     }
-    manifest["checksum"] = _checksum(_canonical(manifest))
+    body = json.dumps(manifest).encode()
     half = folder / f"{_MANIFEST}-{mark}"
-    half.write_text(json.dumps(manifest), encoding="utf-8")
+    half.write_bytes(body + b"\n" + _checksum(body).encode())
     _sync(half)
     failpoint("cache-before-manifest")
     half.replace(folder / _MANIFEST)
@@ -112,10 +107,6 @@ def _remove_others(folder: Path, kept: set[str]) -> None:
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _canonical(manifest: dict[str, Any]) -> bytes:
-    return json.dumps(manifest, sort_keys=True).encode()
 
 
 def _checksum(data: bytes) -> str:

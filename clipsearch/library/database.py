@@ -15,7 +15,9 @@ from sqlalchemy.pool import QueuePool
 
 from clipsearch.errors import (
     LibraryCorruptError,
+    LibraryError,
     LibraryLockedError,
+    LibraryNotFoundError,
     LibraryVersionError,
     StorageError,
 )
@@ -59,17 +61,25 @@ class Database:
             yield connection
 
     def migrate(self, *, create: bool) -> None:
-        """Brings the tables to the present version; LibraryVersionError if they are newer."""
+        """Brings the tables to the present version.
+
+        LibraryVersionError if they are newer, LibraryCorruptError if they are not ours, and
+        LibraryNotFoundError for an empty database unless ``create``.
+        """
         with self.reading() as connection:
             version = _version(connection)
+            tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_schema").scalar_one()
+            owner = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+        is_empty = not tables and not version
+        if is_empty and not create:  # a crash came before the first transaction
+            raise LibraryNotFoundError(path=self.path.parent)
+        if not is_empty and owner != APPLICATION_ID:
+            reason = f"{self.path.name} is a database of another program"
+            raise LibraryCorruptError(path=self.path.parent, reason=reason)
         if version == VERSION:
             return
         if version > VERSION:
             raise LibraryVersionError(path=self.path.parent, found=version, known=VERSION)
-        if version == 0 and not create:
-            raise LibraryCorruptError(
-                path=self.path.parent, reason=f"{self.path.name} holds no library"
-            )
         with self.writing() as connection:
             # Another process may have done it while we waited for the transaction.
             for statements in MIGRATIONS[_version(connection) :]:
@@ -80,7 +90,7 @@ class Database:
 
     def copy_to(self, destination: Path) -> None:
         """Copies the database page by page, consistently, while others read and write it."""
-        with _in_our_words(self.path):
+        with _in_our_words(self.path, written=destination):
             source = self._engine.raw_connection()
             try:
                 target = sqlite3.connect(destination)
@@ -95,11 +105,24 @@ class Database:
                 source.close()
 
 
+def _mode(path: Path) -> str:
+    """How SQLite is to open the file: as its URI parameter ``mode``."""
+    folder_is_writable = os.access(path.parent, os.W_OK)
+    if not path.exists() or (folder_is_writable and os.access(path, os.W_OK)):
+        return "rwc"
+    if folder_is_writable or path.with_name(path.name + "-wal").exists():
+        return "ro"  # its owner may be writing it now
+    # SQLite can keep no shared memory in a read-only folder, so the file is read as it is.
+    return "ro&immutable=1"
+
+
+def _text(data: bytes) -> str:
+    """Reads damaged text, too, so that ``check`` can say in which row it is."""
+    return data.decode("utf-8", "surrogateescape")
+
+
 def _engine(path: Path) -> Engine:
-    writable = not path.exists() or os.access(path.parent, os.W_OK)
-    # On a read-only disk SQLite can keep no shared memory beside the file; nobody can write the
-    # file there either, so it may be read as it is.
-    mode = "rwc" if writable else "ro&immutable=1"
+    mode = _mode(path)
     engine = create_engine(
         "sqlite://",
         creator=lambda: sqlite3.connect(
@@ -113,12 +136,14 @@ def _engine(path: Path) -> Engine:
     def _prepare(driver: sqlite3.Connection, _record: Any) -> None:
         # We begin transactions ourselves: the driver's own way does not roll back DDL.
         driver.isolation_level = None
+        driver.text_factory = _text
         driver.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         driver.execute("PRAGMA foreign_keys = ON")
-        if writable:
+        if mode == "rwc":
             driver.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # only before the first page
             driver.execute("PRAGMA journal_mode = WAL")
             driver.execute("PRAGMA synchronous = FULL")
+            driver.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -132,8 +157,11 @@ def _version(connection: Connection) -> int:
 
 
 @contextlib.contextmanager
-def _in_our_words(path: Path) -> Iterator[None]:
-    """Turns every error of the database into one of ours."""
+def _in_our_words(path: Path, *, written: Path | None = None) -> Iterator[None]:
+    """Turns every error of SQLite into one of ours; ``written`` is another file that is written.
+
+    What is left is a mistake in our own code and stays as it is.
+    """
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error) as error:
@@ -147,6 +175,9 @@ def _in_our_words(path: Path) -> Iterator[None]:
             advice = "free some space and run again"
         elif name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
             advice = "check the folder's permissions"
+        elif name:
+            reason = f"The library {path.parent} cannot be used: {cause}"
+            raise LibraryError(reason=reason) from error
         else:
             raise
-        raise StorageError(path=path, reason=str(cause), advice=advice) from error
+        raise StorageError(path=written or path, reason=str(cause), advice=advice) from error

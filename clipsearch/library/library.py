@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,7 @@ from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, Storage
 from clipsearch.library.checking import check_library
 from clipsearch.library.database import Database
 from clipsearch.library.lock import writer_lock
-from clipsearch.library.paths import canonical, from_column, relative_to, to_column
+from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import (
     CheckReport,
     Counts,
@@ -31,6 +32,9 @@ from clipsearch.library.writing import LibraryWriter
 from clipsearch.vectors import EmbeddingSpace, Ids, Matrix, from_bytes
 
 _SETTING = "setting."
+_STATE = """SELECT group_concat(value, '-') FROM
+    (SELECT value FROM meta WHERE key IN ('revision', 'mark') ORDER BY key DESC)"""
+_VECTORS = "SELECT item_id, vector FROM embedding WHERE space_id = :space ORDER BY item_id"
 _README = """\
 This folder is a clipsearch library.
 
@@ -56,7 +60,7 @@ class Library:
         """
         path = Path(path).expanduser().absolute()
         file = path / "library.db"
-        is_new = not file.exists()
+        is_new = not _exists(file)
         if is_new and not create:
             raise LibraryNotFoundError(path=path)
         if is_new:
@@ -88,7 +92,17 @@ class Library:
     @property
     def revision(self) -> int:
         """Grows by one with every change of items, vectors or files."""
-        return int(self._scalar("SELECT value FROM meta WHERE key = 'revision'"))
+        value = self._scalar("SELECT value FROM meta WHERE key = 'revision'")
+        try:
+            return int(value)
+        except (TypeError, ValueError):
+            reason = f"its revision is {value!r}, not a number"
+            raise LibraryCorruptError(path=self.path, reason=reason) from None
+
+    @property
+    def state(self) -> str:
+        """Names what is committed: never the same twice, also not after restoring a backup."""
+        return str(self._scalar(_STATE))
 
     def settings(self) -> dict[str, str]:
         """The library's own settings, such as its model."""
@@ -138,6 +152,7 @@ class Library:
             )
         half = destination.with_name(destination.name + ".part")
         try:
+            half.unlink(missing_ok=True)
             self._database.copy_to(half)
             with half.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -183,11 +198,14 @@ class Library:
 
     def vectors(self, space_id: str) -> tuple[Ids, Matrix]:
         """All vectors of a space: (n,) item ids in ascending order, (n, dim) unit rows."""
-        rows = self._rows(
-            "SELECT item_id, vector FROM embedding WHERE space_id = :space ORDER BY item_id",
-            space=space_id,
-        )
-        return self._matrix(space_id, rows)
+        return self._matrix(space_id, self._rows(_VECTORS, space=space_id))
+
+    def snapshot(self, space_id: str) -> tuple[str, Ids, Matrix]:
+        """The state, and the vectors of a space as they are in exactly that state."""
+        with self._database.reading() as connection:
+            state = str(_fetch(connection, _STATE, {})[0][0])
+            rows = _fetch(connection, _VECTORS, {"space": space_id})
+        return state, *self._matrix(space_id, rows)
 
     def vectors_of(self, space_id: str, item_ids: Sequence[int]) -> tuple[Ids, Matrix]:
         """The vectors that a space has of some items, in ascending order of the ids."""
@@ -244,7 +262,14 @@ class Library:
             WHERE id IN (SELECT value FROM json_each(:ids))""",
             ids=_as_json(ids),
         )
-        return {row[0]: ItemRecord(*[*row[:-1], json.loads(row[-1])]) for row in rows}
+        return {row[0]: self._item(row) for row in rows}
+
+    def _item(self, row: Sequence[Any]) -> ItemRecord:
+        try:
+            return ItemRecord(*[*row[:-1], json.loads(row[-1])])
+        except (TypeError, ValueError) as error:
+            reason = f"the metadata of item {row[0]} cannot be read"
+            raise LibraryCorruptError(path=self.path, reason=reason) from error
 
     def item_by_hash(self, hashes: Sequence[str]) -> dict[str, int]:
         """The ids of the items with these content hashes; unknown hashes are left out."""
@@ -268,8 +293,7 @@ class Library:
 
     def item_at(self, path: Path) -> int | None:
         """The item of an indexed file, or None."""
-        wanted = canonical(path)
-        for root in self.roots():
+        for wanted, root in product(spellings(path), self.roots()):
             relpath = relative_to(wanted, root.path)
             if relpath:
                 item = self._scalar(
@@ -277,7 +301,8 @@ class Library:
                     root=root.id,
                     rel=to_column(relpath),
                 )
-                return None if item is None else int(item)
+                if item is not None:
+                    return int(item)
         return None
 
     def present_items(self) -> Ids:
@@ -312,6 +337,15 @@ def _as_json(ids: Sequence[int]) -> str:
 
 def _joined(root: str | bytes, relpath: str | bytes) -> Path:
     return Path(from_column(root)) / from_column(relpath)
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError as error:
+        raise StorageError(
+            path=file, reason=error.strerror or error, advice="check the folder's permissions"
+        ) from error
 
 
 def _make_folder(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import sys
@@ -15,14 +16,17 @@ from clipsearch.errors import LibraryLockedError, StorageError
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_lock(file: IO[str]) -> None:
+    def _try_lock(file: IO[bytes]) -> None:
         file.seek(1 << 20)  # beyond the text, so that others can read who holds it
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
-    def _try_lock(file: IO[str]) -> None:
+    def _try_lock(file: IO[bytes]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+_HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 @contextlib.contextmanager
@@ -30,20 +34,25 @@ def writer_lock(library: Path) -> Iterator[None]:
     """Holds the library's writer lock; LibraryLockedError names who holds it already."""
     path = library / "writer.lock"
     try:
-        file = path.open("a+", encoding="utf-8")
+        file = path.open("ab+", buffering=0)
     except OSError as error:
-        raise StorageError(
-            path=path, reason=error.strerror or error, advice="check the folder's permissions"
-        ) from error
+        raise _unusable(path, error) from error
     with file:
         try:
             _try_lock(file)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise _unusable(path, error) from error
             file.seek(0)
-            holder = file.read(200).strip() or "unknown"
+            holder = file.read(200).decode("utf-8", "replace").strip() or "unknown"
             raise LibraryLockedError(path=library, holder=holder) from None
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {platform.node() or 'this machine'}\n")
-        file.flush()
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name, too
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node() or 'this machine'}\n".encode())
         yield  # closing the file releases the lock
+
+
+def _unusable(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        path=path, reason=error.strerror or error, advice="check the folder's permissions"
+    )

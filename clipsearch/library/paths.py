@@ -19,10 +19,15 @@ def from_column(value: str | bytes) -> str:
     return os.fsdecode(value) if isinstance(value, bytes) else value
 
 
-def canonical(path: Path) -> Path:
-    """Absolute, with links in the folders resolved; the last name stays as it is."""
-    absolute = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps a link's own name
-    return absolute.parent.resolve() / absolute.name if absolute.name else absolute
+def spellings(path: Path) -> list[Path]:
+    """Every way in which a root and a path below it may spell a file or folder, links first.
+
+    A root is kept with its links resolved, what lies below it as the scan met it: any folder on the
+    way may be where one ends and the other begins.
+    """
+    absolute = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps links
+    folders = [*reversed(absolute.parents), absolute]
+    return list(dict.fromkeys(top.resolve() / absolute.relative_to(top) for top in folders))
 
 
 def relative_to(path: Path, root: Path) -> str | None:

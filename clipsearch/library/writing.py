@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
-from clipsearch.errors import NotInLibraryError, VectorError
+from clipsearch.errors import NotInLibraryError, StorageError, VectorError
 from clipsearch.library.database import Database
 from clipsearch.library.failpoints import failpoint
-from clipsearch.library.paths import canonical, from_column, relative_to, to_column
+from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import (
     Batch,
     FileState,
@@ -37,7 +38,7 @@ class LibraryWriter:
 
         A folder above known roots takes them over: their files keep their items.
         """
-        path = canonical(path).resolve()
+        path = path.expanduser().resolve()
         with self._database.writing() as connection:
             known = _roots(connection)
             for root in known:
@@ -123,37 +124,46 @@ class LibraryWriter:
     def forget(self, path: Path) -> ForgetReport:
         """Removes a file, a folder, or whole roots from the library, and their thumbnails.
 
-        Items that no other file holds go with their vectors, tags and captions. NotInLibraryError
-        if nothing of it is known. Nothing on the disk but thumbnails is touched.
+        An item goes, with its vectors, tags and captions, unless another of its files is there.
+        NotInLibraryError if nothing of the path is known. Nothing on the disk but thumbnails and
+        the search index, both caches, is touched.
         """
-        wanted = canonical(path)
         with self._database.writing() as connection:
-            before = _scalar(connection, "SELECT count(*) FROM file")
-            removed_roots = 0
-            for root in _roots(connection):
-                if relative_to(root.path, wanted) is not None:
-                    connection.exec_driver_sql("DELETE FROM root WHERE id = ?", (root.id,))
-                    removed_roots += 1
-                elif relpath := relative_to(wanted, root.path):
-                    _delete_below(connection, root.id, relpath)
-            files = before - _scalar(connection, "SELECT count(*) FROM file")
-            if not files and not removed_roots:
+            roots, files = _known_at(connection, path)
+            if not roots and not files:
                 raise NotInLibraryError(
                     what=path,
                     path=self._path,
                     advice="See what it holds: clipsearch info",
                 )
-            orphans = connection.exec_driver_sql(
+            items = _delete_files(connection, files)
+            connection.exec_driver_sql(
+                "DELETE FROM root WHERE id IN (SELECT value FROM json_each(?))",
+                (json.dumps(roots),),
+            )
+            # Contents that no file has any more since their photos were edited.
+            connection.exec_driver_sql(
                 "DELETE FROM item WHERE id NOT IN "
-                "(SELECT item_id FROM file WHERE item_id IS NOT NULL) RETURNING hash"
-            ).fetchall()
+                "(SELECT item_id FROM file WHERE item_id IS NOT NULL)"
+            )
             _next_revision(connection)
-        for (content_hash,) in orphans:
-            self._thumbnail(content_hash).unlink(missing_ok=True)
-        return ForgetReport(files=files, items=len(orphans))
+            # Before the commit: a crash must not leave pictures behind that were forgotten.
+            self._remove_caches({row[0] for row in _all(connection, "SELECT hash FROM item")})
+        return ForgetReport(files=len(files), items=items)
 
-    def _thumbnail(self, content_hash: str) -> Path:
-        return self._path / "thumbs" / content_hash[:2] / f"{content_hash}.webp"
+    def _remove_caches(self, kept: set[str]) -> None:
+        """Removes all thumbnails but those of the ``kept`` contents, and the search index."""
+        try:
+            for file in self._path.glob("thumbs/*/*"):
+                if file.name.removesuffix(".webp") not in kept:
+                    file.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(
+                path=error.filename or self._path,
+                reason=error.strerror or error,
+                advice="check the folder's permissions",
+            ) from error
+        shutil.rmtree(self._path / "index", ignore_errors=True)
 
 
 def _insert_items(connection: Connection, items: list[NewItem]) -> None:
@@ -172,9 +182,9 @@ def _insert_items(connection: Connection, items: list[NewItem]) -> None:
         rows.append((*fields, item_checksum(*fields)))
     if rows:
         connection.exec_driver_sql(
-            """INSERT OR IGNORE INTO item
+            """INSERT INTO item
             (hash, width, height, format, bytes, taken_at, metadata, checksum)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?)""",
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING""",
             rows,
         )
 
@@ -247,24 +257,57 @@ def _move_files(connection: Connection, old: RootRecord, new: RootRecord, below:
     connection.exec_driver_sql("DELETE FROM root WHERE id = ?", (old.id,))
 
 
-def _delete_below(connection: Connection, root_id: int, relpath: str) -> None:
-    """Deletes the row of one path, and of everything below it if it is a folder."""
-    rows = connection.exec_driver_sql(
-        "SELECT id, relpath FROM file WHERE root_id = ?", (root_id,)
-    ).fetchall()
-    doomed = [
-        identity
-        for identity, known in rows
-        if from_column(known) == relpath or from_column(known).startswith(relpath + "/")
-    ]
-    connection.exec_driver_sql(
-        "DELETE FROM file WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(doomed),)
+def _known_at(connection: Connection, path: Path) -> tuple[list[int], list[int]]:
+    """The roots in a folder, and the ids of the file rows at or below a path."""
+    for wanted in spellings(path):
+        roots: list[int] = []
+        files: list[int] = []
+        for root in _roots(connection):
+            rows = _all(connection, "SELECT id, relpath FROM file WHERE root_id = ?", root.id)
+            if relative_to(root.path, wanted) is not None:
+                roots.append(root.id)
+                files += [row[0] for row in rows]
+            elif relpath := relative_to(wanted, root.path):
+                files += [row[0] for row in rows if _is_at(from_column(row[1]), relpath)]
+        if roots or files:
+            return roots, files
+    return [], []
+
+
+def _is_at(relpath: str, wanted: str) -> bool:
+    return relpath == wanted or relpath.startswith(wanted + "/")
+
+
+def _delete_files(connection: Connection, files: list[int]) -> int:
+    """Deletes file rows and the items of which no file is there now; returns how many items."""
+    items = _all(
+        connection,
+        """SELECT DISTINCT item_id FROM file WHERE item_id IS NOT NULL
+        AND id IN (SELECT value FROM json_each(?))""",
+        json.dumps(files),
     )
+    connection.exec_driver_sql(
+        "DELETE FROM file WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(files),)
+    )
+    gone = _all(
+        connection,
+        """SELECT value FROM json_each(?) WHERE value NOT IN (SELECT item_id FROM present_file)""",
+        json.dumps([row[0] for row in items]),
+    )
+    # Rows of files that had the picture before they were moved or removed hold it no longer.
+    for statement in ("DELETE FROM file WHERE item_id = ?", "DELETE FROM item WHERE id = ?"):
+        if gone:
+            connection.exec_driver_sql(statement, [tuple(row) for row in gone])
+    return len(gone)
 
 
 def _roots(connection: Connection) -> list[RootRecord]:
-    rows = connection.exec_driver_sql("SELECT id, path FROM root ORDER BY id")
+    rows = _all(connection, "SELECT id, path FROM root ORDER BY id")
     return [RootRecord(row[0], Path(from_column(row[1]))) for row in rows]
+
+
+def _all(connection: Connection, statement: str, *values: Any) -> list[Any]:
+    return list(connection.exec_driver_sql(statement, values).fetchall())
 
 
 def _scalar(connection: Connection, statement: str, *values: Any) -> Any:
@@ -273,7 +316,11 @@ def _scalar(connection: Connection, statement: str, *values: Any) -> Any:
 
 
 def _next_revision(connection: Connection) -> None:
+    """Also draws a new mark: two libraries with one past may have the same revision number."""
     connection.exec_driver_sql("UPDATE meta SET value = value + 1 WHERE key = 'revision'")
+    connection.exec_driver_sql(
+        "INSERT OR REPLACE INTO meta VALUES ('mark', lower(hex(randomblob(8))))"
+    )
 
 
 def _now() -> str:
