@@ -72,6 +72,31 @@ def vocabulary_texts(captions: list[str], seed: int = 0) -> list[str]:
     return ordered
 
 
+@dataclass(frozen=True)
+class Synset:
+    """One meaning in WordNet: its names, its definition, and the more general synset's offset."""
+
+    names: tuple[str, ...]
+    definition: str
+    above: str | None
+
+
+def noun_synsets() -> dict[str, Synset]:
+    """WordNet's nouns by offset, eight digits as a string (ImageNet's ids after their n)."""
+    found = {}
+    for line in _wordnet_file("data.noun").read_text(encoding="utf-8").splitlines():
+        if line.startswith("  "):  # the licence
+            continue
+        data, _, gloss = line.partition("|")
+        words = data.split()
+        count = int(words[3], 16)
+        names = tuple(word.replace("_", " ") for word in words[4 : 4 + 2 * count : 2])
+        pointers = words[5 + 2 * count :]
+        above = next((pointers[i + 1] for i, w in enumerate(pointers) if w in ("@", "@i")), None)
+        found[words[0]] = Synset(names, gloss.split(";")[0].strip(), above)
+    return found
+
+
 def _lemmas(kind: str) -> list[str]:
     path = _wordnet_file(f"index.{kind}")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,0 +1,202 @@
+"""SIGKILL at any moment: what was committed stays, is sound, and is never embedded again.
+
+``make test`` kills at every named failpoint and at 8 random moments, ``make soak`` at 30 more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import clipsearch
+from clipsearch.config import resolve
+from clipsearch.encoders import compile_encoder
+from clipsearch.library import Library
+from clipsearch.library.failpoints import NAMES, VARIABLE
+from tests.models import VIT, save_model
+
+PHOTOS = 700  # several commits, in about a second
+KILLED = -9
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Photos, a model that is compiled already, and the seconds that a whole run takes."""
+
+    photos: Path
+    model: str
+    cache: Path
+    seconds: float
+
+    def start(
+        self, library: Path, *arguments: object, failpoint: str = ""
+    ) -> subprocess.Popen[str]:
+        environment = {
+            **os.environ,
+            "CLIPSEARCH_LIBRARY": str(library),
+            "CLIPSEARCH_CACHE_DIR": str(self.cache),
+            VARIABLE: failpoint,
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "clipsearch", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def run(self, library: Path, *arguments: object, failpoint: str = "") -> tuple[int, str, str]:
+        process = self.start(library, *arguments, failpoint=failpoint)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    @property
+    def index(self) -> tuple[object, ...]:
+        return ("index", self.photos, "--model", self.model, "--runtime", "compiled", "--json")
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    folder = tmp_path_factory.mktemp("crash")
+    chance = np.random.default_rng(1)
+    (folder / "photos").mkdir()
+    for number in range(PHOTOS):
+        noise = chance.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "photos" / f"{number:03d}.png")
+    model = f"local-dir:{save_model(folder / 'model', VIT)}"
+    assert compile_encoder(model, settings=resolve({"cache_dir": folder / "cache"}, environment={}))
+    started = time.monotonic()
+    fresh = Setting(folder / "photos", model, folder / "cache", 0)
+    code, _, err = fresh.run(folder / "whole.clipsearch", *fresh.index)
+    assert code == 0, err
+    return Setting(fresh.photos, model, fresh.cache, time.monotonic() - started)
+
+
+def committed(path: Path) -> set[str]:
+    """The contents that have a vector, in a library that passes its check."""
+    if not (path / "library.db").exists():
+        return set()
+    with Library.open(path, create=True) as library:  # a kill may have come before its tables
+        assert library.check().problems == []
+        space = library.active_space()
+        ids = library.embedded_ids(space.id) if space else set()
+        return {item.content_hash for item in library.items(sorted(ids)).values()}
+
+
+def prove_recovery(setting: Setting, library: Path) -> int:
+    """After a kill: sound, completed by the next run, nothing embedded twice, and searchable."""
+    before = committed(library)
+    code, out, err = setting.run(library, *setting.index)
+    assert code == 0, err
+    report = json.loads(out.splitlines()[-1])
+    after = committed(library)
+    assert before <= after, "something committed is gone"
+    assert len(after) == PHOTOS
+    assert report["embedded"] == PHOTOS - len(before), "something was embedded twice"
+    with Library.open(library) as opened:
+        assert len(clipsearch.similar(opened, setting.photos / "005.png", top=3)) == 3
+    return len(before)
+
+
+@pytest.mark.parametrize(
+    "place", ["before-commit:1", "before-commit:3", "inside-commit:2", "after-commit:1"]
+)
+def test_killed_at_a_commit(setting: Setting, tmp_path: Path, place: str) -> None:
+    library = tmp_path / "killed.clipsearch"
+    code, _, err = setting.run(library, *setting.index, failpoint=place)
+    assert code == KILLED, err
+    done = prove_recovery(setting, library)
+    assert done > 0 or place == "before-commit:1"
+
+
+@pytest.mark.parametrize("place", ["cache-half-written", "cache-before-manifest"])
+def test_killed_while_the_search_cache_is_written(
+    setting: Setting, tmp_path: Path, place: str
+) -> None:
+    library = tmp_path / "killed.clipsearch"
+    assert setting.run(library, *setting.index)[0] == 0
+    question = ("similar", setting.photos / "005.png", "--json")
+    code, _, err = setting.run(library, *question, failpoint=place)
+    assert code == KILLED, err
+    code, out, err = setting.run(library, *question)
+    assert code == 0, err
+    assert setting.run(library, *question)[1] == out
+    left = [path.name for path in (library / "index").glob("*/*")]
+    assert len(left) == 3, left  # manifest, vectors, ids: nothing half-written stays
+    prove_recovery(setting, library)
+
+
+def test_killed_at_the_switch_of_models(setting: Setting, tmp_path: Path) -> None:
+    library = tmp_path / "killed.clipsearch"
+    assert setting.run(library, *setting.index)[0] == 0
+    other = f"local-dir:{save_model(tmp_path / 'other', VIT, seed=3)}"
+    index = ("index", "--model", other, "--runtime", "torch", "--json")
+    assert setting.run(library, *index, failpoint="before-switch")[0] == KILLED
+    assert json.loads(setting.run(library, "info", "--json")[1])["model"] == setting.model
+    code, out, err = setting.run(library, *index)
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["embedded"] == 0
+    assert json.loads(setting.run(library, "info", "--json")[1])["model"] == other
+    assert setting.run(library, "check")[0] == 0
+    assert len(committed(library)) == PHOTOS
+
+
+def test_every_failpoint_is_killed_at() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert [name for name in NAMES if f'"{name}' not in source] == []
+
+
+def kill_at_random(setting: Setting, folder: Path, seed: int, kills: int) -> None:
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    survived: list[int] = []
+    for number in range(kills):
+        library = folder / f"{number}.clipsearch"
+        process = setting.start(library, *setting.index)
+        delay = chance.uniform(0, setting.seconds)
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.communicate()
+        try:
+            survived.append(prove_recovery(setting, library))
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}, kill {number} after {delay:.3f} s") from error
+    print(f"pictures committed before each kill: {survived}")
+
+
+def test_killed_at_8_random_moments(setting: Setting, tmp_path: Path) -> None:
+    kill_at_random(setting, tmp_path, random.SystemRandom().randrange(10**6), 8)
+
+
+@pytest.mark.soak
+def test_killed_at_30_random_moments(setting: Setting, tmp_path: Path) -> None:
+    kill_at_random(setting, tmp_path, random.SystemRandom().randrange(10**6), 30)
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_ctrl_c_saves_what_is_done(setting: Setting, tmp_path: Path, signals: int) -> None:
+    library = tmp_path / "stopped.clipsearch"
+    process = setting.start(library, *setting.index, "--batch-size", 2)
+    deadline = time.monotonic() + 60
+    while len(list(library.glob("thumbs/*/*"))) < 50:
+        assert time.monotonic() < deadline, "it never began"
+        time.sleep(0.02)
+    for _ in range(signals):
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    prove_recovery(setting, library)
