@@ -13,6 +13,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch.nn import functional as F
 
 from clipsearch.errors import TrainingError
 from training.embedded import student
+from training.embedded.class_knowledge import ClassKnowledge
 from training.embedded.corpus import read_photos, vocabulary_texts
 from training.embedded.image_features import compute_features, load_trunk
 from training.embedded.teacher import embed_texts
@@ -48,9 +50,11 @@ class Stages:
         captions = sorted({text for _, said in self._photos for text in said})
         self._texts = vocabulary_texts(captions)
 
-    def run(self, out: Path, distil_s: float, join_steps: int) -> Retrieval:
+    def run(self, out: Path, distil_s: float) -> Retrieval:
         """Runs what has not been run and writes the model folder."""
-        teacher = self._array("teacher", lambda: embed_texts(self._texts, _counter("texts")))
+        knowledge = ClassKnowledge()
+        teacher = self._vectors("teacher", lambda: embed_texts(self._texts, _counter("texts")))
+        classes = self._vectors("classes", lambda: embed_texts(knowledge.texts))
         features = self._array("train", lambda: self._features(self._files, VIEWS))
         rows = {text: row for row, text in enumerate(self._texts)}
         pairs = student.Pairs(
@@ -58,33 +62,46 @@ class Stages:
             [[rows[text] for text in said] for _, said in self._photos],
             student.pair_weights([source for source, _ in self._photos]),
         )
-        head, text_map, log_scale = self._aligned(pairs, teacher)
+        head, text_map, _ = self._head(
+            "align",
+            lambda: student.fit_head(
+                pairs, teacher, teacher, knowledge, classes,
+                maps_text=True, steps=1500, peak_rate=1e-3, tell=_tell,
+            ),
+        )  # fmt: skip
         with torch.no_grad():
-            mapped = text_map(torch.from_numpy(teacher.astype(np.float32)))
-            targets = F.normalize(mapped, dim=1)
+            targets = F.normalize(text_map(torch.cat([teacher, classes])), dim=1)
         tokens = self._array("tokens", lambda: embed_texts(student.token_strings()))
         model = student.new_text_tower(tokens.astype(np.float32))
-        texts = student.Texts(self._texts)
+        texts = student.Texts([*self._texts, *knowledge.texts])
         self._distilled(model.text, texts, targets, pairs, distil_s)
-        scale = self._joined(
-            head, model.text, log_scale, pairs, texts, targets, teacher, join_steps
-        )
-        self._export(out, model, head, scale)
+        said = student.embed_all(model.text, texts)
+        own, own_classes = said[: len(teacher)], said[len(teacher) :]
+        head, _, log_scale = self._head(
+            "refit",
+            lambda: student.fit_head(
+                pairs, own, teacher, knowledge, own_classes,
+                start=head, maps_text=False, steps=1000, peak_rate=5e-4, tell=_tell,
+            ),
+        )  # fmt: skip
+        self._export(out, model, head, log_scale)
         return self._judge(model.text, head)
 
-    def _aligned(
-        self, pairs: student.Pairs, teacher: NDArray[np.float16]
+    def _head(
+        self, name: str, make: Callable[[], tuple[nn.Sequential, nn.Linear, float]]
     ) -> tuple[nn.Sequential, nn.Linear, float]:
-        file = self._work / "align.safetensors"
-        head = student.new_image_head(dropout=0.2)
-        text_map = nn.Linear(student.EMBED_DIM, student.EMBED_DIM, bias=False)
+        file = self._work / f"{name}.safetensors"
         if not file.exists():
-            head, text_map, log_scale = student.align(pairs, teacher, steps=1500, tell=_tell)
-            state = {f"head.{name}": value for name, value in head.state_dict().items()}
+            head, text_map, log_scale = make()
+            state = {f"head.{key}": value for key, value in head.state_dict().items()}
             state |= {"map": text_map.weight.detach(), "log_scale": torch.tensor(log_scale)}
             save_file(state, file)
         state = load_file(file)
-        head.load_state_dict(_under("head.", state))
+        head = student.new_image_head(dropout=0.2)
+        head.load_state_dict(
+            {key.removeprefix("head."): state[key] for key in state if key.startswith("head.")}
+        )
+        text_map = nn.Linear(student.EMBED_DIM, student.EMBED_DIM, bias=False)
         with torch.no_grad():
             text_map.weight.copy_(state["map"])
         return head.eval(), text_map, float(state["log_scale"])
@@ -100,33 +117,10 @@ class Stages:
         file = self._work / "distil.safetensors"
         if not file.exists():
             captions = np.array(sorted({row for said in pairs.captions for row in said}))
-            student.distil(text, texts, targets, captions, seconds=seconds, tell=_tell)
+            classes = np.arange(len(self._texts), len(targets))
+            student.distil(text, texts, targets, [captions, classes], seconds=seconds, tell=_tell)
             save_file(text.state_dict(), file)
         text.load_state_dict(load_file(file))
-
-    def _joined(
-        self,
-        head: nn.Sequential,
-        text: Any,
-        log_scale: float,
-        pairs: student.Pairs,
-        texts: student.Texts,
-        targets: Tensor,
-        teacher: NDArray[np.float16],
-        steps: int,
-    ) -> float:
-        file = self._work / "join.safetensors"
-        if not file.exists():
-            scale = student.join(
-                head, text, log_scale, pairs, texts, targets, teacher, steps=steps, tell=_tell
-            )
-            state = {f"head.{name}": value for name, value in head.state_dict().items()}
-            state |= {f"text.{name}": value for name, value in text.state_dict().items()}
-            save_file({**state, "log_scale": torch.tensor(scale)}, file)
-        state = load_file(file)
-        head.load_state_dict(_under("head.", state))
-        text.load_state_dict(_under("text.", state))
-        return float(state["log_scale"])
 
     def _export(self, out: Path, model: Any, head: nn.Sequential, log_scale: float) -> None:
         """Puts the trained parts into open_clip's model and writes it in float16."""
@@ -151,19 +145,17 @@ class Stages:
         owner = [place for place, photo in enumerate(photos) for _ in photo.captions]
         with torch.no_grad():
             images = F.normalize(head(torch.from_numpy(features[:, 0].astype(np.float32))), dim=1)
-            starts = range(0, len(owner), 500)
-            sentences = [
-                student.encode_trimmed(text, texts.batch(np.arange(s, min(s + 500, len(owner)))))
-                for s in starts
-            ]
-        found = F.normalize(torch.cat(sentences), dim=1)
+        found = student.embed_all(text, texts)
         return evaluate_retrieval(images.numpy(), found.numpy(), owner)
 
     def _features(self, files: list[Path], views: int) -> NDArray[np.float16]:
         photos: Any = read_photos(files)
         return compute_features(photos, views, _counter("photos"))
 
-    def _array(self, name: str, make: Any) -> NDArray[np.float16]:
+    def _vectors(self, name: str, make: Callable[[], NDArray[np.float16]]) -> Tensor:
+        return torch.from_numpy(self._array(name, make).astype(np.float32))
+
+    def _array(self, name: str, make: Callable[[], NDArray[np.float16]]) -> NDArray[np.float16]:
         file = self._work / f"{name}.npy"
         if not file.exists():
             half = file.with_suffix(".part.npy")
@@ -171,12 +163,6 @@ class Stages:
             half.replace(file)
         found: NDArray[np.float16] = np.load(file, allow_pickle=False)
         return found
-
-
-def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
-    }
 
 
 def _tell(message: str) -> None:
@@ -200,10 +186,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="keeps finished stages")
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
     parser.add_argument("--distil-s", type=float, default=2400, help="seconds for the text student")
-    parser.add_argument("--join-steps", type=int, default=800)
     arguments = parser.parse_args()
     stages = Stages(arguments.data, arguments.work)
-    found = stages.run(arguments.out, arguments.distil_s, arguments.join_steps)
+    found = stages.run(arguments.out, arguments.distil_s)
     sys.stdout.write(json.dumps(found.as_record()) + "\n")
 
 

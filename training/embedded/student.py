@@ -1,9 +1,9 @@
 """The text student and the image head: aligned to each other, on frozen image features.
 
-Three stages, each resumable at its end: ``align`` fits the image head and a linear map of the
-teacher's sentence vectors into one space (symmetric cross-entropy, CLIP section 2.3); ``distil``
-makes the small text tower imitate the mapped teacher on words far beyond the captions; ``join``
-trains the text tower and the image head on each other, with the imitation kept as an anchor.
+``fit_head`` fits the image head and a linear map of the teacher's sentence vectors into one space
+(symmetric cross-entropy, CLIP section 2.3); ``distil`` makes the small text tower imitate the
+mapped teacher on words far beyond the captions; then ``fit_head`` fits the head once more, to what
+the text tower really says.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.embedded.class_knowledge import ClassKnowledge
 from training.embedded.corpus import SENTENCE_SOURCES
 from training.embedded.image_features import ARCHITECTURE, SIDE, WIDTH
 from training.loss import contrastive_loss
@@ -54,6 +55,7 @@ PREPROCESS_CFG = {
     "resize_mode": "squash",
     "fill_color": 0,
 }
+_KNOWLEDGE_WEIGHT = 2.0  # of the classifier's knowledge against the captions
 _SAME_MEANING = 0.93  # teacher cosine above which two captions are not each other's negatives
 Tell = Callable[[str], None]
 
@@ -100,42 +102,68 @@ def _cosine_rate(step: int, steps: int, peak: float, warmup: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def align(
-    pairs: Pairs, teacher: NDArray[np.float16], *, steps: int, tell: Tell, seed: int = 0
+def fit_head(
+    pairs: Pairs,
+    sentences: Tensor,
+    teacher: Tensor,
+    knowledge: ClassKnowledge,
+    classes: Tensor,
+    *,
+    start: nn.Sequential | None = None,
+    maps_text: bool,
+    steps: int,
+    peak_rate: float,
+    tell: Tell,
+    seed: int = 0,
 ) -> tuple[nn.Sequential, nn.Linear, float]:
-    """Fits the image head and the teacher's map; returns both and the log of the logit scale."""
+    """Fits the image head to texts, and with ``maps_text`` a linear map of the texts as well.
+
+    ``sentences`` (texts, 384) are unit rows of the captions and ``classes`` (phrases, 384) those
+    of the knowledge's texts; ``teacher`` says which captions mean the same. Loss: the symmetric
+    cross-entropy of CLIP's Figure 3, plus the divergence from what the classifier says of the same
+    photos, so that the names of things no caption mentions take their place. Returns the head, the
+    map (the identity if it was not learned), and the log of the logit scale.
+    """
     torch.manual_seed(seed)
-    chance = np.random.default_rng(seed)
-    head, text_map = new_image_head(0.2), nn.Linear(EMBED_DIM, EMBED_DIM, bias=False)
-    nn.init.eye_(text_map.weight)
-    log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-    parameters: list[nn.Parameter] = [*head.parameters(), *text_map.parameters()]
+    chance, names = np.random.default_rng(seed), random.Random(seed)
+    head = new_image_head(0.2)
+    if start is not None:
+        head.load_state_dict(start.state_dict())
+    text_map = nn.Linear(EMBED_DIM, EMBED_DIM, bias=False).requires_grad_(maps_text)
+    with torch.no_grad():
+        nn.init.eye_(text_map.weight)
+    scales = nn.Parameter(torch.full((2,), math.log(1 / 0.07)))  # of captions, of classes
+    learned = [*head.parameters(), *(text_map.parameters() if maps_text else ())]
     groups: list[dict[str, Any]] = [
-        {"params": parameters},
-        {"params": [log_scale], "weight_decay": 0.0},
+        {"params": learned},
+        {"params": [scales], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(groups, lr=peak_rate, weight_decay=0.1)
     started = time.monotonic()
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = _cosine_rate(step, steps, 1e-3, 100)
+            group["lr"] = _cosine_rate(step, steps, peak_rate, 100)
         features, rows = _draw(pairs, 1024, chance)
-        sentences = torch.from_numpy(teacher[rows].astype(np.float32))
         images = F.normalize(head(features), dim=1)
-        texts = F.normalize(text_map(sentences), dim=1)
-        alike = sentences @ sentences.T > _SAME_MEANING
-        loss = contrastive_loss(images, texts, log_scale.exp(), alike)
+        texts = F.normalize(text_map(sentences[rows]), dim=1)
+        alike = teacher[rows] @ teacher[rows].T > _SAME_MEANING
+        contrast = contrastive_loss(images, texts, scales[0].exp(), alike)
+        shares, phrases = knowledge.draw(features, names)
+        named = F.normalize(text_map(classes[phrases]), dim=1)
+        guesses = F.log_softmax(images @ named.T * scales[1].exp(), dim=1)
+        divergence = F.kl_div(guesses, shares, reduction="batchmean")
+        loss = contrast + _KNOWLEDGE_WEIGHT * divergence
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            log_scale.clamp_(max=math.log(100))
+            scales.clamp_(max=math.log(100))
         if step % 100 == 99:
             tell(
-                f"align {step + 1}/{steps} loss {loss.item():.3f} "
-                f"{time.monotonic() - started:.0f} s"
+                f"head {step + 1}/{steps} contrast {contrast.item():.3f} divergence "
+                f"{divergence.item():.3f} {time.monotonic() - started:.0f} s"
             )
-    return head.eval(), text_map, float(log_scale)
+    return head.eval(), text_map, float(scales[0])
 
 
 def new_text_tower(teacher_of_tokens: NDArray[np.float32]) -> open_clip.CLIP:
@@ -180,6 +208,17 @@ class Texts:
         return chosen
 
 
+def embed_all(text: Any, texts: Texts, batch: int = 500) -> Tensor:
+    """(n, 384) unit rows of the tower for all texts, in their order."""
+    order = np.argsort(texts.lengths, kind="stable")
+    found = torch.empty(len(order), EMBED_DIM)
+    with torch.no_grad():
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            found[torch.from_numpy(rows)] = F.normalize(encode_trimmed(text, texts.batch(rows)))
+    return found
+
+
 def encode_trimmed(text: Any, tokens: Tensor) -> Tensor:
     """open_clip's text tower on token ids shorter than its context length."""
     length = tokens.shape[1]
@@ -206,7 +245,7 @@ def distil(
     text: nn.Module,
     texts: Texts,
     targets: Tensor,
-    caption_rows: NDArray[np.int64],
+    often: list[NDArray[np.int64]],
     *,
     seconds: float,
     tell: Tell,
@@ -216,7 +255,8 @@ def distil(
     """Trains the tower for a fixed time to give ``targets`` (n, 384), unit rows.
 
     Loss: one minus the cosine, plus a contrastive term within the batch, which keeps apart what
-    the cosine alone would let run together. Half of each batch are captions.
+    the cosine alone would let run together. Of all batches 40 % come from the first rows of
+    ``often``, 10 % from the second, the others from all texts.
     """
     chance = random.Random(seed)
     optimizer = text_optimizer(text, 1e-3)
@@ -228,7 +268,7 @@ def distil(
         rate = 2e-3 * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        source = caption_rows if chance.random() < 0.4 else every
+        (source,) = chance.choices((*often, every), (0.4, 0.1, 0.5))
         drawn = np.asarray(chance.choices(range(len(source)), k=batch * 8))
         pool = source[drawn]
         pool = pool[np.argsort(texts.lengths[pool], kind="stable")].reshape(8, batch)
@@ -255,57 +295,3 @@ def distil(
                 f"distil step {step} cosine {cosine.item():.4f} loss {loss.item():.3f} "
                 f"{elapsed:.0f} s"
             )
-
-
-def join(
-    head: nn.Sequential,
-    text: nn.Module,
-    log_scale: float,
-    pairs: Pairs,
-    texts: Texts,
-    targets: Tensor,
-    teacher: NDArray[np.float16],
-    *,
-    steps: int,
-    tell: Tell,
-    batch: int = 512,
-    seed: int = 1,
-) -> float:
-    """Trains the head and the text tower on each other; returns the log of the logit scale."""
-    chance = np.random.default_rng(seed)
-    scale = nn.Parameter(torch.tensor(log_scale))
-    text_steps = text_optimizer(text, 3e-4)
-    head_steps = torch.optim.AdamW([*head.parameters(), scale], lr=5e-4, weight_decay=0.1)
-    started = time.monotonic()
-    head.train()
-    for step in range(steps):
-        share = _cosine_rate(step, steps, 1.0, 50)
-        text_steps.param_groups[0]["lr"] = text_steps.param_groups[1]["lr"] = 3e-4 * share
-        head_steps.param_groups[0]["lr"] = 5e-4 * share
-        features, rows = _draw(pairs, batch, chance)
-        anchors = chance.integers(len(targets), size=batch // 2)
-        with torch.autocast("cpu", torch.bfloat16):
-            made = encode_trimmed(text, texts.batch(rows))
-            kept = encode_trimmed(text, texts.batch(anchors))
-        made, kept = F.normalize(made.float(), dim=1), F.normalize(kept.float(), dim=1)
-        images = F.normalize(head(features), dim=1)
-        sentences = torch.from_numpy(teacher[rows].astype(np.float32))
-        alike = sentences @ sentences.T > _SAME_MEANING
-        contrast = contrastive_loss(images, made, scale.exp(), alike)
-        imitation = 1 - (kept * targets[anchors]).sum(1).mean()
-        loss = contrast + 3.0 * imitation
-        text_steps.zero_grad()
-        head_steps.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(text.parameters(), 1.0)
-        text_steps.step()
-        head_steps.step()
-        with torch.no_grad():
-            scale.clamp_(max=math.log(100))
-        if step % 50 == 49:
-            tell(
-                f"join {step + 1}/{steps} contrast {contrast.item():.3f} "
-                f"imitation {imitation.item():.4f} {time.monotonic() - started:.0f} s"
-            )
-    head.eval()
-    return float(scale)
