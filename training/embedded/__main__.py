@@ -50,8 +50,11 @@ class Stages:
         captions = sorted({text for _, said in self._photos for text in said})
         self._texts = vocabulary_texts(captions)
 
-    def run(self, out: Path, distil_s: float) -> Retrieval:
-        """Runs what has not been run and writes the model folder."""
+    def run(self, out: Path, distil_s: float, earlier: Path | None) -> Retrieval:
+        """Runs what has not been run and writes the model folder.
+
+        ``earlier`` is a model folder of this recipe whose text tower starts the new one.
+        """
         knowledge = ClassKnowledge()
         teacher = self._vectors("teacher", lambda: embed_texts(self._texts, _counter("texts")))
         classes = self._vectors("classes", lambda: embed_texts(knowledge.texts))
@@ -74,7 +77,7 @@ class Stages:
         tokens = self._array("tokens", lambda: embed_texts(student.token_strings()))
         model = student.new_text_tower(tokens.astype(np.float32))
         texts = student.Texts([*self._texts, *knowledge.texts])
-        self._distilled(model.text, texts, targets, pairs, distil_s)
+        self._distilled(model.text, texts, targets, pairs, distil_s, earlier)
         said = student.embed_all(model.text, texts)
         own, own_classes = said[: len(teacher)], said[len(teacher) :]
         head, _, log_scale = self._head(
@@ -113,12 +116,26 @@ class Stages:
         targets: Tensor,
         pairs: student.Pairs,
         seconds: float,
+        earlier: Path | None,
     ) -> None:
         file = self._work / "distil.safetensors"
         if not file.exists():
+            rate = 2e-3
+            if earlier is not None:
+                rate = 1e-3
+                state = load_file(earlier / "open_clip_model.safetensors")
+                own = {
+                    name.removeprefix("text."): value.float()
+                    for name, value in state.items()
+                    if name.startswith("text.")
+                }
+                student.adopt_text_tower(text, own, texts, targets)
             captions = np.array(sorted({row for said in pairs.captions for row in said}))
             classes = np.arange(len(self._texts), len(targets))
-            student.distil(text, texts, targets, [captions, classes], seconds=seconds, tell=_tell)
+            student.distil(
+                text, texts, targets, [captions, classes],
+                seconds=seconds, peak_rate=rate, tell=_tell,
+            )  # fmt: skip
             save_file(text.state_dict(), file)
         text.load_state_dict(load_file(file))
 
@@ -186,9 +203,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="keeps finished stages")
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
     parser.add_argument("--distil-s", type=float, default=2400, help="seconds for the text student")
+    parser.add_argument(
+        "--earlier", type=Path, help="a model folder of this recipe; its text tower starts the new"
+    )
     arguments = parser.parse_args()
     stages = Stages(arguments.data, arguments.work)
-    found = stages.run(arguments.out, arguments.distil_s)
+    found = stages.run(arguments.out, arguments.distil_s, arguments.earlier)
     sys.stdout.write(json.dumps(found.as_record()) + "\n")
 
 

@@ -163,7 +163,7 @@ def fit_head(
                 f"head {step + 1}/{steps} contrast {contrast.item():.3f} divergence "
                 f"{divergence.item():.3f} {time.monotonic() - started:.0f} s"
             )
-    return head.eval(), text_map, float(scales[0])
+    return head.eval(), text_map, float(scales[0].detach())
 
 
 def new_text_tower(teacher_of_tokens: NDArray[np.float32]) -> open_clip.CLIP:
@@ -182,6 +182,22 @@ def new_text_tower(teacher_of_tokens: NDArray[np.float32]) -> open_clip.CLIP:
     with torch.no_grad():
         model.text.token_embedding.weight.copy_(torch.from_numpy(start))
     return model
+
+
+def adopt_text_tower(
+    text: Any, state: dict[str, Tensor], texts: Texts, targets: Tensor, sample: int = 8192
+) -> None:
+    """Starts the tower from an earlier one whose vectors lay in another space.
+
+    The tower's last step is linear, so least squares over ``sample`` texts turns its vectors into
+    the new space at once; what is left to learn is little.
+    """
+    text.load_state_dict(state)
+    rows = np.random.default_rng(0).choice(len(targets), sample, replace=False)
+    found = embed_all(text, texts, rows=rows, normalized=False)
+    turn = torch.linalg.lstsq(found, targets[torch.from_numpy(rows)]).solution
+    with torch.no_grad():
+        text.text_projection.copy_(text.text_projection @ turn)
 
 
 def token_strings() -> list[str]:
@@ -208,14 +224,23 @@ class Texts:
         return chosen
 
 
-def embed_all(text: Any, texts: Texts, batch: int = 500) -> Tensor:
-    """(n, 384) unit rows of the tower for all texts, in their order."""
-    order = np.argsort(texts.lengths, kind="stable")
+def embed_all(
+    text: Any,
+    texts: Texts,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    normalized: bool = True,
+    batch: int = 500,
+) -> Tensor:
+    """(n, 384) rows of the tower for all texts, or those at ``rows``, in their order."""
+    wanted = np.arange(len(texts.lengths)) if rows is None else rows
+    order = np.argsort(texts.lengths[wanted], kind="stable")
     found = torch.empty(len(order), EMBED_DIM)
     with torch.no_grad():
         for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            found[torch.from_numpy(rows)] = F.normalize(encode_trimmed(text, texts.batch(rows)))
+            places = order[start : start + batch]
+            made = encode_trimmed(text, texts.batch(wanted[places]))
+            found[torch.from_numpy(places)] = F.normalize(made) if normalized else made
     return found
 
 
@@ -248,6 +273,7 @@ def distil(
     often: list[NDArray[np.int64]],
     *,
     seconds: float,
+    peak_rate: float,
     tell: Tell,
     batch: int = 512,
     seed: int = 0,
@@ -259,13 +285,13 @@ def distil(
     ``often``, 10 % from the second, the others from all texts.
     """
     chance = random.Random(seed)
-    optimizer = text_optimizer(text, 1e-3)
+    optimizer = text_optimizer(text, peak_rate)
     started = time.monotonic()
     every = np.arange(len(targets))
     step, shown = 0, 0.0
     while (elapsed := time.monotonic() - started) < seconds:
         done = elapsed / seconds
-        rate = 2e-3 * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
+        rate = peak_rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = rate
         (source,) = chance.choices((*often, every), (0.4, 0.1, 0.5))
@@ -273,9 +299,7 @@ def distil(
         pool = source[drawn]
         pool = pool[np.argsort(texts.lengths[pool], kind="stable")].reshape(8, batch)
         for rows in pool[np.asarray(chance.sample(range(8), 8))]:
-            with torch.autocast("cpu", torch.bfloat16):
-                made = encode_trimmed(text, texts.batch(rows))
-            made = F.normalize(made.float(), dim=1)
+            made = F.normalize(encode_trimmed(text, texts.batch(rows)), dim=1)
             wanted = targets[rows]
             cosine = (made * wanted).sum(1).mean()
             near = made @ wanted.T * 20
