@@ -315,6 +315,9 @@ def _run_forget(arguments: Namespace) -> int:
                 print_json({"path": path, **asdict(report)})
             else:
                 print(f"{path}: forgot {report.files:,} files, {report.items:,} pictures")
+            place = path.expanduser().absolute()
+            if place.exists() and any(place.is_relative_to(r.path) for r in library.roots()):
+                say(f"{path} is still in a folder of the library: clipsearch index adds it again")
     return errors.DONE
 
 

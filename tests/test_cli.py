@@ -167,6 +167,7 @@ def test_check_forget_and_backup_report_what_they_did(
     assert "is sound" in run_cli("check").stdout
     forgot = run_cli("forget", real_photos / "cat.png", "--json")
     assert json.loads(forgot.stdout)["items"] == 1
+    assert "clipsearch index adds it again" in forgot.stderr
     assert (real_photos / "cat.png").exists()
     assert json.loads(run_cli("info", "--json").stdout)["items"] == 24
     assert run_cli("forget", tmp_path / "never.jpg").returncode == 26

@@ -350,7 +350,7 @@ def _exists(file: Path) -> bool:
 
 def _make_folder(path: Path) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # as private as the photos
         (path / "README.txt").write_text(_README, encoding="utf-8")
     except OSError as error:
         raise StorageError(
