@@ -46,7 +46,7 @@ def test_the_first_run_tells_what_it_did_and_the_second_that_nothing_is_new(
     (record,) = map(json.loads, first.stdout.splitlines())
     assert record["added"] == record["embedded"] == 4
     assert record["model"] == model[1]
-    assert "4 new" in first.stderr
+    assert "4 added" in first.stderr
     second = run_cli("index")
     assert second.returncode == 0
     assert second.stdout == "", "only --json prints on stdout"
@@ -122,7 +122,7 @@ def test_flags_of_the_run_are_taken(run_cli: Run, photos: Path, model: list[str]
     flags = ["--threads", "1", "--batch-size", "2", "--device", "cpu", "--precision", "f32"]
     assert run_cli("index", photos, *model, *flags).returncode == 0
     (space,) = json.loads(run_cli("info", "--json").stdout)["spaces"]
-    assert (space["runtime"], space["precision"], space["embedded"]) == ("torch", "f32", 4)
+    assert (space["runtime"], space["precision"], space["embedded"]) == ("torch-cpu", "f32", 4)
     paint(photos / "large.png", 9)
     limited = run_cli("index", "--max-pixels", "100")
     assert limited.returncode == 100
