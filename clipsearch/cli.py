@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -36,6 +37,7 @@ exit codes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; never raises for what a user can cause."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _speak_utf8()
     try:
         return _run(given)
     except SystemExit as leaving:  # argparse's way of ending --help, --version and wrong usage
@@ -55,6 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(traceback.format_exc())
         say(f"clipsearch {__version__}: this is a bug, please report it with the lines above")
         return errors.CRASHED
+
+
+def _speak_utf8() -> None:
+    """Paths are printed as the bytes they are, also where the locale knows only ASCII."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def _run(given: list[str]) -> int:

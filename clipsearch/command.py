@@ -41,8 +41,16 @@ def add_json_argument(parser: _ActionsContainer) -> None:
 
 
 def print_json(record: dict[str, Any]) -> None:
-    """Writes one object as one line of data to stdout; paths become strings."""
-    print(json.dumps(record, ensure_ascii=False, default=str), flush=True)
+    """Writes one object as one line of data to stdout; paths become strings.
+
+    JSON is UTF-8, so the bytes of a path that is not are written as the escapes of surrogates.
+    """
+    line = json.dumps(record, ensure_ascii=False, default=str)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(record, default=str)
+    print(line, flush=True)
 
 
 def say(message: str) -> None:

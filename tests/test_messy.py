@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import struct
 import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -190,3 +192,18 @@ def test_real_hostile_files_are_read_or_named(settings: Settings) -> None:
 def run(folder: Path, settings: Settings) -> IndexReport:
     with Library.open(settings.library, create=True) as library:
         return index_library(library, [folder], settings=settings)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
+def test_a_library_and_photos_under_a_name_that_is_no_text_are_searched(
+    run_cli: Run, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "good.jpg").write_bytes(GOOD["good.jpg"])
+    home = ["--library", folder / "my.clipsearch"]
+    model = ["--model", f"local-dir:{tiny_model_dir}", "--runtime", "torch"]
+    assert run_cli("index", folder, *home, *model).returncode == 0
+    done = run_cli("search", "a cat", *home, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["path"] == str(folder / "good.jpg")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipsearch.errors import DependencyError, VectorError
+from clipsearch.errors import DependencyError, StorageError, VectorError
 from clipsearch.index.protocol import Neighbours
 from clipsearch.vectors import Ids, Matrix, Vector, require_unit_rows, unit_vector
 
@@ -105,8 +105,12 @@ class FaissIndex:
         return _best(self._ids[places], scores, k)
 
     def save(self, path: Path) -> None:
-        """Writes the flat index; the ids are the caller's to keep."""
-        faiss.write_index(self._flat, str(path))
+        """Writes the flat index; the ids are the caller's to keep. Raises StorageError."""
+        try:
+            faiss.write_index(self._flat, str(path))
+        except (RuntimeError, TypeError) as error:  # TypeError: a path that is not UTF-8
+            advice = "free some space, or keep the library in another folder"
+            raise StorageError(path=path, reason=error, advice=advice) from error
 
     @property
     def ids(self) -> Ids:
