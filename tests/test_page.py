@@ -75,6 +75,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         context.close()
 
 
+# Two answers may have the same status line, so the pictures and their scores are looked at, too.
+SHOWN = """[...document.querySelectorAll('#status .cs-status, .cs-hit')]
+    .map(part => part.outerHTML).join('')"""
+
+
 class Visit:
     """The page in one tab, and everything it asked for and complained about."""
 
@@ -103,18 +108,20 @@ class Visit:
             self.complaints.append(f"{request.url}: {request.failure}")
 
     def type(self, words: str) -> list[str]:
-        before = self.status
+        before = self.shown
         self.words.fill(words)
         self.words.press("Enter")
         self.wait_for_news(before)
         return self.names
 
     def wait_for_news(self, before: str) -> None:
-        self.tab.wait_for_function(
-            "before => { const line = document.querySelector('#status .cs-status');"
-            " return line && line.innerText && line.innerText !== before }",
-            arg=before,
-        )
+        """Waits until the status line or the gallery says something else."""
+        self.tab.wait_for_function(f"before => ![before, ''].includes({SHOWN})", arg=before)
+        self.tab.wait_for_timeout(150)  # both are updated, one after the other
+
+    @property
+    def shown(self) -> str:
+        return str(self.tab.evaluate(SHOWN))
 
     @property
     def status(self) -> str:
@@ -132,7 +139,7 @@ class Visit:
         return dialog
 
     def drop(self, path: Path) -> None:
-        before = self.status
+        before = self.shown
         self.tab.locator("#picture input[type=file]").first.set_input_files(path)
         self.wait_for_news(before)
 
@@ -185,7 +192,7 @@ def test_a_click_shows_the_full_picture_and_more_like_it(visit: Visit, photos: P
     for fact in ("motorcycle.png", "Score", "Dimensions", "PNG, ", str(photos / "motorcycle.png")):
         assert fact in text
     assert dialog.locator("figure img").get_attribute("alt") == "motorcycle.png"
-    before = visit.status
+    before = visit.shown
     dialog.get_by_text("More like this").click()
     visit.wait_for_news(before)
     assert "like motorcycle.png" in visit.status
