@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -74,8 +73,12 @@ def main() -> None:
         for run in range(2):  # the second one tells how much the machine varies
             library = ["--library", str(base / f"{run}.clipsearch"), "--quiet"]
             begun = time.perf_counter()
-            subprocess.run([*index, *library], check=True, env=environment)
+            process = subprocess.Popen([*index, *library], env=environment)
+            _, status, usage = os.wait4(process.pid, 0)
             taken = time.perf_counter() - begun
+            if status:
+                sys.exit("the index command failed")
+            peak = usage.ru_maxrss / 1024
             ratio = taken / ceiling
             verdict = "met" if ratio <= ALLOWED else "MISSED"
             print(
@@ -87,8 +90,7 @@ def main() -> None:
         print(
             f"the parts alone on one core: {told}; over {available_cores()} cores {ceiling:.1f} s"
         )
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        print(f"peak memory of a process: {peak:.0f} MB; bar < {MEMORY_MB} MB")
+        print(f"peak memory of clipsearch index: {peak:.0f} MB; bar < {MEMORY_MB} MB")
 
 
 if __name__ == "__main__":
