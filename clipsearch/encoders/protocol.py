@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
-
-from PIL import Image
+from typing import TYPE_CHECKING, Protocol
 
 from clipsearch.vectors import EmbeddingSpace, Matrix, Pixels
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class Encoder(Protocol):
