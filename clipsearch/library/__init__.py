@@ -2,9 +2,13 @@
 
 from clipsearch.library.library import Library
 from clipsearch.library.records import (
+    MOMENT,
+    PICTURE,
+    VIDEO,
     Batch,
     CheckReport,
     Counts,
+    Description,
     FailureRecord,
     FileRecord,
     FileState,
@@ -14,13 +18,18 @@ from clipsearch.library.records import (
     Problem,
     RootRecord,
     SpaceRecord,
+    Words,
 )
 from clipsearch.library.writing import LibraryWriter
 
 __all__ = [
+    "MOMENT",
+    "PICTURE",
+    "VIDEO",
     "Batch",
     "CheckReport",
     "Counts",
+    "Description",
     "FailureRecord",
     "FileRecord",
     "FileState",
@@ -32,4 +41,5 @@ __all__ = [
     "Problem",
     "RootRecord",
     "SpaceRecord",
+    "Words",
 ]
