@@ -18,8 +18,10 @@ from clipsearch.library.records import (
     Problem,
     RootRecord,
     SpaceRecord,
+    Statistics,
     Words,
 )
+from clipsearch.library.statistics import camera_name, failure_kind
 from clipsearch.library.writing import LibraryWriter
 
 __all__ = [
@@ -41,5 +43,8 @@ __all__ = [
     "Problem",
     "RootRecord",
     "SpaceRecord",
+    "Statistics",
     "Words",
+    "camera_name",
+    "failure_kind",
 ]

@@ -27,8 +27,10 @@ from clipsearch.library.records import (
     ItemRecord,
     RootRecord,
     SpaceRecord,
+    Statistics,
     Words,
 )
+from clipsearch.library.statistics import count_statistics
 from clipsearch.library.writing import LibraryWriter
 from clipsearch.vectors import EmbeddingSpace, Ids, Matrix, from_bytes
 
@@ -132,6 +134,11 @@ class Library:
             FROM file"""
         )[0]
         return Counts(*row)
+
+    def statistics(self) -> Statistics:
+        """Counts by format, year, camera and kind of failure, and sizes on the disk."""
+        with self._database.reading() as connection:
+            return count_statistics(connection, self.path)
 
     def check(self, *, repair: bool = False) -> CheckReport:
         """Verifies every page, row, checksum and vector; ``repair`` removes what is damaged.

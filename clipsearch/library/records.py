@@ -92,6 +92,20 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """Counts of what is there, the most frequent first; years and cameras may be "unknown"."""
+
+    formats: dict[str, int]
+    years: dict[str, int]
+    cameras: dict[str, int]
+    failures: dict[str, int]  # by kind of reason
+    photo_bytes: int  # of the files themselves, copies counted once
+    library_bytes: int  # the database
+    index_bytes: int  # the search index, a cache
+    thumbnail_bytes: int  # a cache
+
+
+@dataclass(frozen=True)
 class NewItem:
     """A picture, a video or a moment that the library does not hold yet.
 
