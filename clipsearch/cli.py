@@ -16,6 +16,7 @@ from clipsearch.command import Command, say
 # name: (where it is, one line of help). The upper packages are named here only as strings.
 COMMANDS = {
     "index": ("indexer.commands:index", "add a photo folder to the library, or rescan all folders"),
+    "watch": ("indexer.watch_command:watch", "keep the library current as files change"),
     "search": ("clipsearch.commands:search", "find pictures by words, by a picture, or by both"),
     "similar": ("clipsearch.commands:similar", "find pictures like a given one"),
     "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
