@@ -28,6 +28,7 @@ ONLY_IN = {
     "sqlalchemy": ["clipsearch/library/**"],
     "sqlite3": ["clipsearch/library/**"],
     "watchdog": ["indexer/watch.py"],
+    "av": ["indexer/video.py"],
     "gradio": ["ui/**"],
     "fastapi": ["ui/**"],
     "starlette": ["ui/**"],
