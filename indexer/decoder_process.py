@@ -14,11 +14,11 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -34,9 +34,10 @@ from clipsearch.images import (
     read_picture,
     sniff_file,
 )
+from indexer.fields import PhotoMetadata
 from indexer.hashing import hash_content, hash_file, moment_hash
 from indexer.messages import BrokenMessageError, receive, send
-from indexer.metadata import PhotoMetadata, read_metadata
+from indexer.metadata import read_metadata
 from indexer.sidecars import MAX_SIDECAR_BYTES, describe
 
 # Seconds of computing for one picture or one moment of a video; a picture gets more by its size.
@@ -50,7 +51,7 @@ _BYTES_PER_PIXEL = 16  # decoded, flattened, turned and reduced, some of it at t
 class Server:
     """Answers requests about one file at a time."""
 
-    def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
+    def __init__(self, requests: IO[bytes], answers: IO[bytes]) -> None:
         self._requests = requests
         self._answers = answers
         self._path = Path()
@@ -59,8 +60,12 @@ class Server:
 
     def run(self) -> None:
         """Answers until the other side closes the stream."""
-        actions = {"open": self._open, "picture": self._picture, "video": self._video}
-        actions["describe"] = self._describe
+        actions: dict[str, Callable[..., None]] = {
+            "open": self._open,
+            "picture": self._picture,
+            "video": self._video,
+            "describe": self._describe,
+        }
         while True:
             try:
                 request, _ = receive(self._requests)

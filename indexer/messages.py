@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 _LENGTHS = struct.Struct("<II")  # of the record and of the attachment, in bytes
 _MAX_RECORD_BYTES = 16 << 20
@@ -17,7 +17,7 @@ class BrokenMessageError(Exception):
     """The other side ended in the middle of a message, or said what is none."""
 
 
-def send(stream: BinaryIO, record: dict[str, Any], attachment: bytes = b"") -> None:
+def send(stream: IO[bytes], record: dict[str, Any], attachment: bytes = b"") -> None:
     """Writes one message and flushes it."""
     body = json.dumps(record).encode("ascii")
     stream.write(_LENGTHS.pack(len(body), len(attachment)))
@@ -26,7 +26,7 @@ def send(stream: BinaryIO, record: dict[str, Any], attachment: bytes = b"") -> N
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> tuple[dict[str, Any], bytes]:
+def receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes]:
     """Reads one message; BrokenMessageError at the end of the stream."""
     record_bytes, attached_bytes = _LENGTHS.unpack(_exactly(stream, _LENGTHS.size))
     if record_bytes > _MAX_RECORD_BYTES:
@@ -40,7 +40,7 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], bytes]:
     return record, _exactly(stream, attached_bytes)
 
 
-def _exactly(stream: BinaryIO, size: int) -> bytes:
+def _exactly(stream: IO[bytes], size: int) -> bytes:
     data = stream.read(size)
     if data is None or len(data) != size:
         raise BrokenMessageError("the stream ended")

@@ -22,9 +22,10 @@ from clipsearch.library import (
     RootRecord,
     SpaceRecord,
 )
-from indexer.changes import NOT_READ_MTIME_NS, Plan, plan_changes
+from indexer.changes import NOT_READ_MTIME_NS, Plan, plan_changes, same_contents
 from indexer.decoders import DecoderPool
 from indexer.filling import Filler
+from indexer.hashing import hash_file
 from indexer.model import EncoderLoader, StandardLoader, Target, choose_target
 from indexer.reading import EncoderOnDemand, Job, Reader, Reading
 from indexer.report import Failure, IndexReport
@@ -40,6 +41,7 @@ def index_library(
     roots: Sequence[Path] = (),
     *,
     settings: Settings,
+    only: Sequence[Path] | None = None,
     verify_model: bool = False,
     batch_size: int = DEFAULT_BATCH_SIZE,
     loader: EncoderLoader | None = None,
@@ -50,6 +52,7 @@ def index_library(
 ) -> IndexReport:
     """Brings the library up to date with some folders, or with all it knows.
 
+    ``only`` are files and folders below known roots: nothing else is looked at again.
     ``settings.model`` names the model; ``verify_model`` says that it was asked for by name, so it
     is loaded even if nothing is new. ``progress`` hears (done, total) in files to read,
     ``on_failure`` each file that this run is the first to find unreadable. When ``should_stop``
@@ -66,6 +69,7 @@ def index_library(
         run.on_failure = on_failure or run.on_failure
         run.should_stop = should_stop or run.should_stop
         target = choose_target(library, settings, verify=verify_model, notify=notify)
+        run.only = only
         report = run.execute(roots, target)
     if not report.interrupted:
         loader.finish()
@@ -84,6 +88,7 @@ class _Run:
         self, library: Library, writer: LibraryWriter, settings: Settings, loader: EncoderLoader
     ) -> None:
         self.progress: Callable[[int, int], None] = lambda _done, _total: None
+        self.only: Sequence[Path] | None = None
         self.on_failure: Callable[[Failure], None] = lambda _failure: None
         self.should_stop: Callable[[], bool] = lambda: False
         self._library = library
@@ -97,6 +102,7 @@ class _Run:
     def execute(self, roots: Sequence[Path], target: Target) -> IndexReport:
         chosen = self._roots(roots)
         plans = [self._plan(root) for root in chosen]
+        self._note_inodes(plans)
         new = [
             Job(root.path / file.relpath, root.id, file, describe=_has_words(file, plan))
             for root, plan in zip(chosen, plans, strict=True)
@@ -126,6 +132,8 @@ class _Run:
 
     def _roots(self, given: Sequence[Path]) -> list[RootRecord]:
         """The roots that cover the given folders, or all; each once."""
+        if self.only is not None:
+            return [root for root in self._library.roots() if _places(root.path, self.only)]
         if not given:
             return self._library.roots()
         for path in given:
@@ -138,12 +146,24 @@ class _Run:
         limit = self._settings.max_pixels
         tried = int(self._library.settings().get(_RETRIED_WITH, DEFAULT_MAX_PIXELS))
         known = self._library.files(root.id)
-        plan = plan_changes(root.id, scan(root.path), known, retry_failures=limit > tried)
+        places = None if self.only is None else _places(root.path, self.only)
+        plan = plan_changes(
+            root.id,
+            scan(root.path, only=places),
+            known,
+            retry_failures=limit > tried,
+            same_contents=same_contents(self._library, root.path, hash_file),
+        )
         self._report.unchanged += plan.unchanged
         self._report.known_failures += plan.known_failures
-        if plan.note is not None:
-            self._report.notes.append(plan.note)
+        self._report.notes += plan.notes
         return plan
+
+    def _note_inodes(self, plans: Sequence[Plan]) -> None:
+        """Records the numbers that a disk gave its files when it was mounted anew."""
+        inodes = {file: inode for plan in plans for file, inode in plan.inodes.items()}
+        if inodes:
+            self._writer.commit(Batch(inodes=inodes))
 
     def _make_filler(self, plans: Sequence[Plan]) -> Filler:
         previous = {
@@ -319,3 +339,14 @@ def _has_words(file: FoundFile, plan: Plan) -> bool:
     """True if sidecars say something about a file, or did when it was last read."""
     previous = plan.previous.get(file.relpath)
     return bool(file.sidecars or (previous is not None and previous.sidecars))
+
+
+def _places(root: Path, only: Sequence[Path]) -> list[str]:
+    """What of ``only`` lies in a root, as relative paths; a folder around it stands for all."""
+    found = []
+    for path in only:
+        if path == root or path in root.parents:
+            return ["."]
+        if path.is_relative_to(root):
+            found.append(path.relative_to(root).as_posix())
+    return found

@@ -61,8 +61,7 @@ def preview(library: Library | None, roots: Sequence[Path]) -> Preview:
         found.gone += len(plan.gone)
         found.known_failures += plan.known_failures
         found.unreadable += len(plan.unreadable)
-        if plan.note is not None:
-            found.notes.append(plan.note)
+        found.notes += plan.notes
         endings.update(PurePosixPath(file.relpath).suffix.lower() for file in plan.read)
     found.formats = dict(endings.most_common())
     return found

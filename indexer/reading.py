@@ -26,7 +26,9 @@ from indexer.decoder_process import (
 )
 from indexer.decoders import DECODE_S, OPEN_S, Decoder, DecoderDiedError, DecoderPool
 from indexer.hashing import moment_hash
+from indexer.places import place_name
 from indexer.scan import FoundFile
+from indexer.sidecar_stamps import stamped_names
 
 _THUMBNAIL_TARGET_SIDE = THUMBNAIL_SIDE // 2  # a reduced JPEG keeps twice this
 
@@ -171,7 +173,7 @@ class Reader:
         file = None
         if job.file is not None:
             settled = settled_mtime_ns(mtime_ns, read_at_ns)
-            file = replace(job.file, size=size, mtime_ns=settled, inode=inode)
+            file = job.file._replace(size=size, mtime_ns=settled, inode=inode)
         known_item = self._library.item_by_hash([content_hash]).get(content_hash)
         reading = Reading(job, file, content_hash, known_item)
         if "failure" in answer:
@@ -213,7 +215,7 @@ class Reader:
         description = _description(reading.content_hash, answer["described"])
         if reading.known_item is not None:
             return replace(reading, pixels=found, description=description)
-        item = _new_item(reading.content_hash, answer, PICTURE)
+        item = _new_item(answer, description, PICTURE)
         return replace(reading, pixels=found, description=description, item=item)
 
     def _video(self, reading: Reading, decoder: Decoder, encoder: Encoder) -> Reading:
@@ -236,12 +238,9 @@ class Reader:
             return replace(reading, failure=answer["reason"])
         if reading.job.is_backlog:
             return replace(reading, moments=_nearest(reading.job.moments, moments))
-        return replace(
-            reading,
-            item=_new_item(reading.content_hash, answer, VIDEO_ITEM),
-            description=_description(reading.content_hash, answer["described"]),
-            moments=tuple(moments),
-        )
+        description = _description(reading.content_hash, answer["described"])
+        item = _new_item(answer, description, VIDEO_ITEM)
+        return replace(reading, item=item, description=description, moments=tuple(moments))
 
     def _described(self, reading: Reading, decoder: Decoder, *, is_video: bool) -> Reading:
         """Known content: read again in words if this file has sidecars, or had some."""
@@ -269,31 +268,36 @@ class Reader:
 
 
 def _sidecars(job: Job) -> list[str]:
-    return list(job.file.sidecar_names) if job.file is not None else []
+    return stamped_names(job.file.sidecars) if job.file is not None else []
 
 
 def _unpacked(answer: dict[str, Any], attached: bytes) -> Pixels:
     return np.frombuffer(attached, np.uint8).reshape(answer["shape"])
 
 
-def _new_item(content_hash: str, answer: dict[str, Any], kind: str) -> NewItem:
+def _new_item(answer: dict[str, Any], description: Description, kind: str) -> NewItem:
     return NewItem(
-        content_hash=content_hash,
+        content_hash=description.content_hash,
         width=answer["width"],
         height=answer["height"],
         format=answer["format"],
         bytes=answer["bytes"],
-        taken_at=answer["described"]["taken_at"],
-        metadata=answer["described"]["metadata"],
+        taken_at=description.taken_at,
+        metadata=description.metadata,
         kind=kind,
     )
 
 
 def _description(content_hash: str, said: dict[str, Any]) -> Description:
+    metadata = said["metadata"]
+    if "latitude" in metadata and "longitude" in metadata:
+        place = place_name(metadata["latitude"], metadata["longitude"])
+        if place is not None:
+            metadata["place"] = place
     return Description(
         content_hash=content_hash,
         taken_at=said["taken_at"],
-        metadata=said["metadata"],
+        metadata=metadata,
         tags=tuple((name, origin) for name, origin in said["tags"]),
         captions=tuple((text, source) for text, source in said["captions"]),
     )

@@ -170,6 +170,7 @@ class Batch:
     files: list[FileState] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)  # ids of files that are gone
     descriptions: list[Description] = field(default_factory=list)  # of known or new items
+    inodes: dict[int, int] = field(default_factory=dict)  # file id: the number it has now
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,10 @@ class LibraryWriter:
                 _insert_vectors(connection, *batch.vectors)
             failpoint("inside-commit")
             _upsert_files(connection, batch.files)
+            for identity, inode in batch.inodes.items():
+                connection.exec_driver_sql(
+                    "UPDATE file SET inode = ? WHERE id = ?", (inode, identity)
+                )
             connection.exec_driver_sql(
                 """UPDATE file SET missing_since = ? WHERE missing_since IS NULL
                 AND id IN (SELECT value FROM json_each(?))""",
