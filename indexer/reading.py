@@ -212,15 +212,14 @@ def _look(job: Job) -> FoundFile:
 
 
 def _new_item(content_hash: str, size: int, metadata: Metadata) -> NewItem:
-    facts = {"make": metadata.make, "model": metadata.model}
     return NewItem(
         content_hash=content_hash,
         width=metadata.width,
         height=metadata.height,
         format=metadata.format,
         bytes=size,
-        taken_at=metadata.taken_at,
-        metadata={name: value for name, value in facts.items() if value},
+        taken_at=None,
+        metadata={},
     )
 
 
