@@ -27,12 +27,12 @@ from clipsearch.encoders.preprocessing import Preprocessing
 from clipsearch.errors import ImageError, ImageNotFoundError
 from clipsearch.images import (
     THUMBNAIL_SUFFIX,
-    VIDEO,
+    VIDEO_EXTENSIONS,
     make_thumbnail,
     read_file,
     read_header,
     read_picture,
-    sniff_file,
+    sniff,
 )
 from indexer.fields import PhotoMetadata
 from indexer.hashing import hash_content, hash_file, moment_hash
@@ -43,6 +43,8 @@ from indexer.sidecars import MAX_SIDECAR_BYTES, describe
 # Seconds of computing for one picture or one moment of a video; a picture gets more by its size.
 COMPUTE_S = 10.0
 PIXELS_PER_S = 5_000_000
+PICTURE, VIDEO = "picture", "video"
+_SNIFFED_BYTES = 64
 # Address space beyond what the largest allowed picture takes.
 _MEMORY_BYTES = 3 << 30
 _BYTES_PER_PIXEL = 16  # decoded, flattened, turned and reduced, some of it at the same time
@@ -91,7 +93,7 @@ class Server:
         self._path, self._max_pixels, self._data = Path(path), max_pixels, b""
         try:
             before = _look(self._path)
-            kind = sniff_file(self._path)
+            kind = _kind(self._path)
             if kind == VIDEO:
                 content_hash = hash_file(self._path)
             else:
@@ -267,6 +269,17 @@ def _look(path: Path) -> list[int]:
     """Size, modification time and inode."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def _kind(path: Path) -> str:
+    """Whether a file is to be opened as a picture or as a video, by its first bytes."""
+    if not path.is_file():
+        return PICTURE  # opening a named pipe would wait for ever; reading it says what it is
+    with path.open("rb") as file:
+        found = sniff(file.read(_SNIFFED_BYTES))
+    if found:
+        return VIDEO if found == VIDEO else PICTURE
+    return VIDEO if path.suffix.lower() in VIDEO_EXTENSIONS else PICTURE
 
 
 def _tuples(preprocessing: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from clipsearch.encoders import Encoder
-from clipsearch.images import THUMBNAIL_SIDE, VIDEO
+from clipsearch.images import THUMBNAIL_SIDE
 from clipsearch.library import MOMENT, PICTURE, Description, Library, NewItem
 from clipsearch.library import VIDEO as VIDEO_ITEM
 from clipsearch.vectors import Pixels
@@ -21,6 +21,7 @@ from indexer.changes import settled_mtime_ns
 from indexer.decoder_process import (
     COMPUTE_S,
     PIXELS_PER_S,
+    VIDEO,
     preprocessing_record,
     thumbnail_path,
 )
