@@ -23,6 +23,10 @@ COMMANDS = {
     "train": ("training.commands:train", "fine-tune a model on your own captions"),
     "info": ("clipsearch.info_command:info", "what the library holds, its model, its failures"),
     "models": ("clipsearch.commands:models", "list models, or prepare one: models use ADDRESS"),
+    "roots": (
+        "clipsearch.roots_command:roots",
+        "list the library's folders, or follow a moved one",
+    ),
     "check": ("clipsearch.commands:check", "verify the library, and repair it"),
     "forget": ("clipsearch.commands:forget", "remove photos or a folder from the library"),
     "backup": ("clipsearch.commands:backup", "copy the library's database, even while it is used"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from clipsearch.library.records import (
     RootRecord,
     SpaceRecord,
 )
+from clipsearch.library.roots import all_roots, covering_root, insert_root, repoint_root, set_inodes
 from clipsearch.library.schema import embedding_checksum, item_checksum
 from clipsearch.vectors import EmbeddingSpace, require_unit_rows, to_bytes
 
@@ -41,20 +43,31 @@ class LibraryWriter:
         """
         path = path.expanduser().resolve()
         with self._database.writing() as connection:
-            known = _roots(connection)
-            for root in known:
-                if relative_to(path, root.path) is not None:
-                    return root
-            connection.exec_driver_sql(
-                "INSERT INTO root (path, added_at) VALUES (?, ?)", (to_column(str(path)), _now())
-            )
-            added = RootRecord(_scalar(connection, "SELECT last_insert_rowid()"), path)
-            for root in known:
-                below = relative_to(root.path, path)
-                if below is not None:
-                    _move_files(connection, root, added, below)
+            root = covering_root(connection, path)
+            if root is None:
+                root = insert_root(connection, path, _now())
+                _next_revision(connection)
+            return root
+
+    def move_root(self, old: Path, new: Path) -> RootRecord:
+        """Says that a root lies elsewhere now; its files keep their items, vectors and tags.
+
+        ``old`` need not exist any more. NotInLibraryError if it is no root of the library,
+        LibraryError if ``new`` overlaps with another one.
+        """
+        new = new.expanduser().resolve()
+        with self._database.writing() as connection:
+            root = repoint_root(connection, self._path, old, new)
             _next_revision(connection)
-            return added
+            return root
+
+    def set_inodes(self, inodes: Mapping[int, int]) -> None:
+        """Notes the new inodes of files that are otherwise as they were, by file id.
+
+        Nothing that is searched changes, so the revision stays.
+        """
+        with self._database.writing() as connection:
+            set_inodes(connection, inodes)
 
     def add_space(
         self, space: EmbeddingSpace, *, address: str, runtime: str, precision: str
@@ -254,24 +267,12 @@ def _upsert_files(connection: Connection, files: list[FileState]) -> None:
     )
 
 
-def _move_files(connection: Connection, old: RootRecord, new: RootRecord, below: str) -> None:
-    """Hands the files of a nested root to the root above it, ``below`` which they lie."""
-    for identity, relpath in connection.exec_driver_sql(
-        "SELECT id, relpath FROM file WHERE root_id = ?", (old.id,)
-    ).fetchall():
-        connection.exec_driver_sql(
-            "UPDATE file SET root_id = ?, relpath = ? WHERE id = ?",
-            (new.id, to_column(f"{below}/{from_column(relpath)}"), identity),
-        )
-    connection.exec_driver_sql("DELETE FROM root WHERE id = ?", (old.id,))
-
-
 def _known_at(connection: Connection, path: Path) -> tuple[list[int], list[int]]:
     """The roots in a folder, and the ids of the file rows at or below a path."""
     for wanted in spellings(path):
         roots: list[int] = []
         files: list[int] = []
-        for root in _roots(connection):
+        for root in all_roots(connection):
             rows = _all(connection, "SELECT id, relpath FROM file WHERE root_id = ?", root.id)
             if relative_to(root.path, wanted) is not None:
                 roots.append(root.id)
@@ -309,11 +310,6 @@ def _delete_files(connection: Connection, files: list[int]) -> int:
         if gone:
             connection.exec_driver_sql(statement, [tuple(row) for row in gone])
     return len(gone)
-
-
-def _roots(connection: Connection) -> list[RootRecord]:
-    rows = _all(connection, "SELECT id, path FROM root ORDER BY id")
-    return [RootRecord(row[0], Path(from_column(row[1]))) for row in rows]
 
 
 def _all(connection: Connection, statement: str, *values: Any) -> list[Any]:
