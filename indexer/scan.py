@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from clipsearch.images import EXTENSIONS
+from clipsearch.images import EXTENSIONS, VIDEO_EXTENSIONS
 from indexer.ignore import (
     IGNORE_FILE,
     PACKAGE_ORIGINALS,
@@ -21,6 +21,8 @@ from indexer.ignore import (
     read_rules,
 )
 from indexer.sidecar_stamps import FolderSidecars, may_be_sidecar
+
+_ENDINGS = EXTENSIONS | VIDEO_EXTENSIONS
 
 
 class FoundFile(NamedTuple):  # a third of a dataclass's cost, and there may be 100,000
@@ -260,7 +262,7 @@ class _Walk:
             elif (
                 dot >= 0
                 and not folders_only
-                and name[dot:].lower() in EXTENSIONS
+                and name[dot:].lower() in _ENDINGS
                 and not self._leaves_out(folder, name, is_folder=False)
             ):
                 self._take_file(entry, relpath, opened.sidecars)

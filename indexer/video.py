@@ -46,9 +46,6 @@ VIDEO_FORMATS = {
     "asf": "WMV",
     "flv": "FLV",
 }
-VIDEO_EXTENSIONS = frozenset(
-    (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".mts", ".m2ts")
-) | {".mpg", ".mpeg", ".vob", ".wmv", ".flv"}
 LIVE_PHOTO_MAX_S = 6.0
 
 _BROWSER_FORMATS = ("mov", "matroska")  # their times are shown as they stand in the file

@@ -21,7 +21,7 @@ from indexer.scan import scan
 from indexer.watched_roots import Notice, WatchedRoots
 
 _LOOK_S = 5.0  # between looks at the library's roots and whether they are there
-_TICK_S = 1.0
+_TICK_S = 0.5  # between steps, also when nothing happens: how soon a wish to stop is met
 _BATTERY_LOOK_S = 10.0
 _LOCK_RETRY_S = (1.0, 30.0)  # first and longest wait
 _ERROR_RETRY_S = (5.0, 600.0)
@@ -125,10 +125,8 @@ class Watcher:
             self._loader.release_if_idle()
 
     def close(self) -> None:
-        """Ends the events and lets the model and the library go."""
+        """Ends the events and lets the library go."""
         self.roots.stop()
-        if self._loader is not None:
-            self._loader.release()
         self._close_library()
 
     # --- looking ------------------------------------------------------------------------------
@@ -161,9 +159,9 @@ class Watcher:
             if root.path in due:
                 started = self._clock()
                 plan = plan_changes(root.id, scan(root.path), library.files(root.id))
-                changed = [found.relpath for found in plan.read]
-                changed += [record.relpath for record in plan.gone]
-                for relpath in changed:
+                differing = [file.relpath for file in plan.read]
+                differing += [record.relpath for record in plan.gone]
+                for relpath in differing:
                     self.dirty.see_file(str(root.path / relpath))
                 self.roots.polled(due[root.path], self._clock() - started)
 
@@ -193,6 +191,7 @@ class Watcher:
             if work.everything:
                 self._rescan_at = self._clock() + self._options.rescan_s
                 self.roots.everything_was_seen()
+        self._recover()
         self._tell_run(work, report)
 
     def _tell_run(self, work: Work, report: IndexReport) -> None:
@@ -220,7 +219,8 @@ class Watcher:
         except Exception as error:  # a bug in one run must not end days of watching
             self._postpone(self._backoff, "error", "A bug in clipsearch; trying again later", error)
         else:
-            self._recover()
+            if not len(self.dirty):  # what failed and was put back was done meanwhile
+                self._recover()
 
     def _postpone(self, backoff: Backoff, event: str, what: str, error: Exception) -> None:
         wait_s = backoff.next_s()
@@ -233,8 +233,7 @@ class Watcher:
             self._say(event, f"{what}: {reason}", error=reason, retry_in_s=wait_s)
 
     def _recover(self) -> None:
-        """A step went well, and it did what failed before: work that failed is due until then."""
-        if self._trouble and not len(self.dirty):
+        if self._trouble:
             self._trouble = ""
             self._backoff.reset()
             self._lock_backoff.reset()

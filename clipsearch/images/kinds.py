@@ -17,7 +17,10 @@ EXTENSIONS = RAW_EXTENSIONS | {
     ".j2k", ".j2c", ".jpc", ".jpx", ".jpf", ".psd", ".psb",
 }
 # fmt: on
-VIDEO_EXTENSIONS = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".3gp"))
+VIDEO_EXTENSIONS = frozenset(
+    (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi")
+    + (".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".wmv", ".flv")
+)
 
 _STARTS = (
     (b"\xff\xd8\xff", "JPEG"),
