@@ -18,8 +18,24 @@ EXTENSIONS = RAW_EXTENSIONS | {
 }
 # fmt: on
 VIDEO_EXTENSIONS = frozenset(
-    (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi")
-    + (".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".wmv", ".flv")
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".qt",
+        ".3gp",
+        ".3g2",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mts",
+        ".m2ts",
+        ".mpg",
+        ".mpeg",
+        ".vob",
+        ".wmv",
+        ".flv",
+    ]
 )
 
 _STARTS = (
