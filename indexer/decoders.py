@@ -20,7 +20,7 @@ from indexer.messages import BrokenMessageError, receive, send
 # What computes too much is ended earlier by the process's own limit of computing.
 OPEN_S = 120.0
 DECODE_S = 60.0
-PROGRAM = ("-m", "indexer.decoder_process")
+PROGRAM = ("-P", "-m", "indexer.decoder_process")  # -P: never from the folder we are in
 _WATCH_EVERY_S = 0.5
 
 
