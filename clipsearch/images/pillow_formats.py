@@ -93,8 +93,8 @@ def _load_reduced(
             opened.draft(opened.mode, (2 * target_side, 2 * target_side))
         elif kind == "JPEG2000":
             halvings = (min(opened.size) // (2 * target_side)).bit_length() - 1
-            reducible = cast("_Reducible", opened)
-            reducible.reduce = max(0, min(halvings, _wavelet_levels(data)))
+            halvings = min(halvings, _wavelet_levels(data))
+            cast("_Reducible", opened).reduce = _reducible(opened.size, halvings)
     opened.load()
 
 
@@ -102,6 +102,17 @@ class _Reducible:
     """The part of Pillow's JPEG 2000 reader that Image's own method of the same name hides."""
 
     reduce: int
+
+
+def _reducible(size: tuple[int, int], halvings: int) -> int:
+    """The most halvings, up to that many, that Pillow can do.
+
+    It expects the reduced size rounded where OpenJPEG rounds up, and fails where they differ.
+    """
+    for count in range(halvings, 0, -1):
+        if all((side + (1 << count >> 1)) >> count == -(-side >> count) for side in size):
+            return count
+    return 0
 
 
 def _wavelet_levels(data: bytes) -> int:

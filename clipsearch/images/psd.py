@@ -1,7 +1,8 @@
 """Photoshop documents (PSD and PSB): the merged picture that lies behind the layers.
 
-Read here rather than by Pillow, which takes neither 16 bits nor PSB, and takes a saved selection
-for transparency. After Adobe's "Photoshop File Formats Specification" (2019).
+Read here rather than by Pillow 12, which takes neither 16 bits nor PSB, shifts the channels of some
+compressed files, takes a saved selection for transparency, and shows Photoshop's note that there is
+no merged picture as if it were one. After Adobe's "Photoshop File Formats Specification" (2019).
 """
 
 from __future__ import annotations
@@ -28,8 +29,15 @@ _MODES = {
     _DUOTONE: "L",
     _LAB: "LAB",
 }
-_DEPTHS = (1, 8, 16)
-_THUMBNAIL, _ICC_PROFILE, _TRANSPARENT_INDEX, _VERSION_INFO = 1036, 1039, 1047, 1057
+_DEPTHS = (1, 8, 16, 32)
+# Numbers of image resources.
+_ALPHA_NAMES, _THUMBNAIL, _ICC_PROFILE, _TRANSPARENT_INDEX, _VERSION_INFO = (
+    1006,
+    1036,
+    1039,
+    1047,
+    1057,
+)
 _THUMBNAIL_HEADER = 28
 # Tagged blocks that say the merged picture has transparency, where the layers are in a block too.
 _TRANSPARENCY_BLOCKS = (b"8BIMMtrn", b"8BIMMt16", b"8BIMMt32")
@@ -98,7 +106,7 @@ def _read(data: bytes, limit: Limit) -> _Document:
         mode=mode,
         palette=palette,
         resources=resources,
-        has_transparency=_has_transparency(layers, is_large),
+        has_transparency=_has_transparency(layers, is_large, resources),
         pixels_at=place + length,
     )
 
@@ -115,8 +123,14 @@ def _resources(block: bytes) -> Iterator[tuple[int, bytes]]:
         place += 4 + (length + 1) // 2 * 2
 
 
-def _has_transparency(layers: bytes, is_large: bool) -> bool:
-    """A negative number of layers says so; without it a further channel is a saved selection."""
+def _has_transparency(layers: bytes, is_large: bool, resources: dict[int, bytes]) -> bool:
+    """Whether the channel after the colours is transparency rather than a saved selection.
+
+    A negative number of layers says so. Other programs write no layers at all; a selection has a
+    name.
+    """
+    if not layers:
+        return _ALPHA_NAMES not in resources
     place = 8 if is_large else 4
     count = int.from_bytes(layers[place : place + 2], "big", signed=True)
     return count < 0 or any(block in layers for block in _TRANSPARENCY_BLOCKS)
@@ -143,7 +157,7 @@ def _merged(document: _Document, limit: Limit) -> Image.Image:
             planes = [plane.point(range(255, -1, -1)) for plane in planes]
         name = mode if len(planes) == bands else {"L": "LA", "RGB": "RGBA"}[mode]
         image = Image.merge(name, planes)
-    if _ICC_PROFILE in document.resources:
+    if _ICC_PROFILE in document.resources and document.depth < 32:  # that one is for linear light
         image.info["icc_profile"] = document.resources[_ICC_PROFILE]
     return image
 
@@ -174,4 +188,13 @@ def _planes(document: _Document, wanted: int, limit: Limit) -> Iterator[Image.Im
         place += length
         if document.depth == 16:  # big-endian: the first byte of two is what 8 bits keep
             plane = Image.fromarray(np.ascontiguousarray(np.asarray(plane)[:, ::2]))
+        elif document.depth == 32:
+            plane = _from_linear_light(plane)
         yield plane
+
+
+def _from_linear_light(plane: Image.Image) -> Image.Image:
+    """Floats of 0 to 1 and beyond, proportional to light, as 8 bits with a gamma of 2.2."""
+    light = np.frombuffer(plane.tobytes(), ">f4").reshape(plane.height, plane.width // 4)
+    light = np.clip(np.nan_to_num(light), 0.0, 1.0)
+    return Image.fromarray(np.rint(255.0 * light ** (1 / 2.2)).astype(np.uint8))
