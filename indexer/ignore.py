@@ -126,7 +126,11 @@ class Rules:
     outer: Rules | None
 
     def find(self, relpath: str, name: str, *, is_folder: bool) -> Pattern | None:
-        """The pattern that decides about a path below the root, if one does."""
+        """The pattern that decides about a path below the root, if one does.
+
+        Of several that let it in, one without wildcards: only that overrules the defaults.
+        """
+        lets_in: Pattern | None = None
         rules: Rules | None = self
         while rules is not None:
             below = relpath[rules.depth :]
@@ -134,10 +138,15 @@ class Rules:
                 below = unicodedata.normalize("NFC", below)
                 name = unicodedata.normalize("NFC", name)
             for pattern in rules.patterns:
-                if pattern.matches(below, name, is_folder=is_folder):
+                if not pattern.matches(below, name, is_folder=is_folder):
+                    continue
+                if pattern.leaves_out:
+                    return lets_in or pattern
+                if pattern.is_plain:
                     return pattern
+                lets_in = lets_in or pattern
             rules = rules.outer
-        return None
+        return lets_in
 
 
 def read_rules(path: str, prefix: str, outer: Rules | None) -> tuple[Rules, list[str]]:
