@@ -27,6 +27,7 @@ _JPEG_XMP, _JPEG_XMP_MORE = (
     b"http://ns.adobe.com/xmp/extension/\0",
 )
 _PNG_XMP = b"XML:com.adobe.xmp\0"
+_PNG_PROFILE = b"Raw profile type "
 _PACKET = re.compile(rb"<x:xmpmeta\b.*?</x:xmpmeta>", re.DOTALL)
 _IPTC_RESOURCE, _EXIF_RESOURCE, _XMP_RESOURCE = 0x0404, 0x0422, 0x0424
 
@@ -135,7 +136,26 @@ def _walk_png(data: bytes, found: Blocks) -> None:
             compressed, rest = body[len(_PNG_XMP) : len(_PNG_XMP) + 1], body[len(_PNG_XMP) + 2 :]
             text = rest.split(b"\0", 2)[-1]  # after language and translated keyword
             found.add_xmp(_inflated(text) if compressed == b"\1" else text)
+        elif kind in (b"tEXt", b"zTXt") and body.startswith(_PNG_PROFILE):
+            name, _, text = body[len(_PNG_PROFILE) :].partition(b"\0")
+            _add_profile(name, _inflated(text[1:]) if kind == b"zTXt" else text, found)
         place += 12 + size
+
+
+def _add_profile(name: bytes, text: bytes, found: Blocks) -> None:
+    """A block as ImageMagick writes it into PNG: its name, its size, and hexadecimal digits."""
+    try:
+        data = bytes.fromhex(text.split(b"\n", 3)[3].decode("ascii"))
+    except (IndexError, ValueError):
+        return
+    if name == b"xmp" or data.startswith(_JPEG_XMP):
+        found.add_xmp(data.removeprefix(_JPEG_XMP))
+    elif name == b"iptc" and not data.startswith(b"8BIM"):
+        found.add_iptc(data)
+    elif name in (b"iptc", b"8bim"):
+        found.add_resources(data)
+    else:
+        found.add_exif(data)
 
 
 def _inflated(data: bytes) -> bytes:

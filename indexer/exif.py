@@ -10,7 +10,6 @@ import io
 import math
 import struct
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +19,7 @@ from PIL import ExifTags, TiffImagePlugin
 from indexer import fields
 from indexer.fields import Findings
 
-_MAX_READ_BYTES = 16 * 2**20  # all tags of a directory; they may all point at the same megabyte
+_MAX_READ_BYTES = 6 * 2**20  # all tags of a directory; each may point at the same megabyte
 _TIFF = {  # the first four bytes of a block -> those that Pillow takes for a TIFF file's
     **{magic: magic for magic in (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0")},
     **dict.fromkeys((b"IIRO", b"IIRS", b"IIU\0"), b"II*\0"),  # Olympus, Panasonic
@@ -28,14 +27,13 @@ _TIFF = {  # the first four bytes of a block -> those that Pillow takes for a TI
 }
 _XMP, _IPTC, _RESOURCES = 0x02BC, 0x83BB, 0x8649
 _XP_TITLE, _XP_COMMENT, _XP_KEYWORDS, _XP_SUBJECT = 0x9C9B, 0x9C9C, 0x9C9E, 0x9C9F
+_PANASONIC_ISO = 0x0017  # in RW2, whose main directory has tags of its own
 _RATING, _RATING_PERCENT = 0x4746, 0x4749
 
 # Offsets from UTC that are or were in use, beside the whole hours from -12 to +14.
 _ODD_OFFSETS_MINUTES = (-570, -210, 210, 270, 330, 345, 390, 525, 570, 630, 765)
 _MAX_CLOCK_DIFFERENCE_S = 120  # between a camera's clock and GPS time
 _MAX_SUN_DIFFERENCE_H = 3.5  # between a zone's time and the sun's, at its worst in western China
-
-Directory = Mapping[int, Any]
 
 
 @dataclass(frozen=True)
@@ -65,18 +63,23 @@ def read_exif(block: ExifBlock) -> tuple[Findings, Nested]:
     """What the tags say; of damaged directories, what can be read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of each damaged tag
-        main = _directory(block.main)
-        details = _directory(block.details) or _sub_directory(block, main, ExifTags.IFD.Exif)
-        place = _directory(block.place) or _sub_directory(block, main, ExifTags.IFD.GPSInfo)
-    tags = {**main, **details}  # TIFF/EP and DNG put details into the main directory
+        return _read(block)
+
+
+def _read(block: ExifBlock) -> tuple[Findings, Nested]:
+    main = _directory(block.main)
+    details = _directory(block.details) or _sub_directory(block.main, main, ExifTags.IFD.Exif)
+    place = _directory(block.place) or _sub_directory(block.main, main, ExifTags.IFD.GPSInfo)
+    tags = Directory(details, main)  # TIFF/EP and DNG put details into the main directory
+    is_little = block.main.startswith(b"II")
     found = Findings("exif")
     found.put("make", fields.clean_name(tags.get(ExifTags.Base.Make)))
     found.put("model", fields.clean_name(tags.get(ExifTags.Base.Model)))
     _read_exposure(found, tags)
     _read_dates(found, tags)
-    _read_texts(found, tags, is_little=block.main.startswith(b"II"))
-    _read_place(found, place)
-    return found, _nested(main, is_little=block.main.startswith(b"II"))
+    _read_texts(found, tags, is_little=is_little)
+    _read_place(found, Directory(place))
+    return found, _nested(Directory(main), is_little=is_little)
 
 
 class _LimitedFile(io.BytesIO):
@@ -97,40 +100,62 @@ class _LimitedFile(io.BytesIO):
         return super().read(size).ljust(size, b"\0")
 
 
-def _directory(data: bytes, offset: int | None = None) -> dict[int, Any]:
-    """The tags of one directory, the block's first without ``offset``; {} for what is none."""
-    head = _TIFF.get(data[:4])
-    if head is None or len(data) < 8:
-        return {}
-    try:
-        directory = TiffImagePlugin.ImageFileDirectory_v2(head + data[4:8])
-        file = _LimitedFile(data)
-        start = directory.next if offset is None else offset
-        if not 0 < start < len(data):
-            return {}
-        file.seek(start)
-        directory.load(file)
-    except Exception:  # damaged blocks make Pillow raise nearly anything
-        return {}
-    return {tag: _value(directory, tag) for tag in list(directory)}
+class Directory:
+    """The tags of one directory or more; a tag is decoded when it is asked for.
+
+    None stands for a tag that is missing or damaged. Text is decoded anew: Pillow reads as Latin-1
+    what today is UTF-8.
+    """
+
+    def __init__(self, *parts: TiffImagePlugin.ImageFileDirectory_v2 | None) -> None:
+        self._parts = [part for part in parts if part is not None]
+
+    def get(self, tag: int) -> Any:
+        for part in self._parts:
+            value = _value(part, tag) if tag in part else None
+            if value is not None:
+                return value
+        return None
 
 
 def _value(directory: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> Any:
-    """The value of a tag, the only one of a list of one; None for a damaged tag."""
     try:
         value = directory[tag]
     except Exception:  # the next tag may be good
         return None
     if isinstance(value, tuple) and len(value) == 1:
         value = value[0]
-    if isinstance(value, str):  # Pillow reads as Latin-1 what today is UTF-8
+    if isinstance(value, str):
         return fields.decode_text(value.encode("latin-1", "replace"))
     return value
 
 
-def _sub_directory(block: ExifBlock, main: Directory, tag: int) -> dict[int, Any]:
-    offset = main.get(tag)
-    return _directory(block.main, offset) if isinstance(offset, int) else {}
+def _directory(
+    data: bytes, offset: int | None = None
+) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
+    """A directory of a block, its first without ``offset``; None where there is none."""
+    head = _TIFF.get(data[:4])
+    if head is None or len(data) < 8:
+        return None
+    try:
+        # With the group, Pillow does not cut lists to the length it expects of a plain TIFF tag.
+        directory = TiffImagePlugin.ImageFileDirectory_v2(head + data[4:8], group=ExifTags.IFD.Exif)
+        file = _LimitedFile(data)
+        start = directory.next if offset is None else offset
+        if not 0 < start < len(data):
+            return None
+        file.seek(start)
+        directory.load(file)
+    except Exception:  # damaged blocks make Pillow raise nearly anything
+        return None
+    return directory if len(directory) else None
+
+
+def _sub_directory(
+    data: bytes, main: TiffImagePlugin.ImageFileDirectory_v2 | None, tag: int
+) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
+    offset = Directory(main).get(tag)
+    return _directory(data, offset) if isinstance(offset, int) else None
 
 
 def _nested(main: Directory, *, is_little: bool) -> Nested:
@@ -162,6 +187,7 @@ def _read_exposure(found: Findings, tags: Directory) -> None:
         ExifTags.Base.RecommendedExposureIndex,
         ExifTags.Base.StandardOutputSensitivity,
         ExifTags.Base.ISOSpeed,
+        _PANASONIC_ISO,
     ):
         found.put("iso", fields.iso(tags.get(tag)))
     found.put("focal_length_mm", fields.focal_length(tags.get(ExifTags.Base.FocalLength)))

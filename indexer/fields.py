@@ -40,7 +40,7 @@ _BOILERPLATE = re.compile(
       [\ _-]*(digital\ (still\ )?camera|dsc|csc|corporation|techwin)
     | exif[_ ]jpeg([_ ](picture|420|422|t\d+))? | jpeg | dcim | dcf | default | untitled
     | none | null | undefined | unknown | img | image | photo | picture | my\ beautiful\ picture
-    | applemark
+    | applemark | gcm_tag | x-default | binary\ comment
     | date: .* | lead\ technologies.* | created\ (with|by)\ .* | processed\ (with|by)\ .*
     | (optimized|compressed)\ by\ .* | creator:\ .* | file\ written\ by\ .* | handmade\ software.*
     | (img|dsc|dscn|dscf|pict|p|pxl|mvimg|imgp|gopr)[_-]?\d[\d_\-~]*(\.\w{2,5})?
@@ -247,8 +247,6 @@ def clean_paths(values: Iterable[object], separator: str) -> list[str]:
 
 def number(value: object, low: float, high: float) -> float | None:
     """A number within the limits, from a number, a rational or text like "1/200"; else None."""
-    if isinstance(value, tuple | list):
-        value = value[0] if value else None
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     try:
@@ -274,8 +272,12 @@ def f_number(value: object) -> float | None:
 
 
 def iso(value: object) -> int | None:
-    found = number(value, 1, 10_000_000)
-    return None if found is None or found == 65_535 else round(found)  # 65535: more than 16 bits
+    """Sensitivity; of several numbers the first that is one (Nikon writes 0 before it)."""
+    for part in value if isinstance(value, tuple) else (value,):
+        found = number(part, 1, 10_000_000)
+        if found is not None and found != 65_535:  # 65535: more than 16 bits hold
+            return round(found)
+    return None
 
 
 def focal_length(value: object) -> float | None:
@@ -370,6 +372,9 @@ def _taken_at(blocks: list[Findings]) -> str | None:
             break
     else:
         return None
+    # Of the same day the one with a time: news agencies write day and time apart.
+    day, midnight = dates[0][:10], "00:00:00"
+    dates.sort(key=lambda date: date[:10] != day or date[11:19] == midnight)
     moment = datetime.fromisoformat(dates[0])
     if moment.tzinfo is None and rank == TAKEN:
         for block in blocks:

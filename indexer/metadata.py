@@ -42,7 +42,7 @@ def read_metadata(data: bytes) -> PhotoMetadata:
         blocks.add_iptc(nested.iptc)
         blocks.add_resources(nested.resources)
     # A file with several pictures has the main one's EXIF first.
-    main = [found for found, _ in exif if found.values][:1]
+    main = [found for found, _ in exif if found.values or found.dates][:1]
     return merge([*main, *_each(read_xmp, blocks.xmp), *_each(read_iptc, blocks.iptc)])
 
 
