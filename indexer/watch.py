@@ -231,7 +231,7 @@ def _refusal(error: OSError) -> Refusal:
     if error.errno == errno.EMFILE:
         wanted = max(_MIN_INSTANCES, 2 * _limit("max_user_instances"))
         return Refusal(
-            "the system's limit of inotify instances is reached",
+            "the system's limit of inotify instances, or this process's of open files, is reached",
             f"raise it: sudo sysctl fs.inotify.max_user_instances={wanted}",
         )
     return Refusal(error.strerror or str(error))
