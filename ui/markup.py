@@ -137,15 +137,16 @@ def _facts(shown: Picture, score: float | None) -> list[tuple[str, str]]:
         facts.append(("Taken", escape(_date(shown.taken_at))))
     if shown.time_s is not None:
         facts.append(("At", clock(shown.time_s)))
+    if shown.captions:
+        facts.append(("Caption", "<br>".join(escape(text) for text in shown.captions)))
     for term, text in (
-        ("Caption", "\n".join(shown.captions)),
         ("Tags", ", ".join(shown.tags)),
         ("Place", shown.place),
         ("Camera", shown.camera),
         ("Exposure", shown.exposure),
     ):
         if text:
-            facts.append((term, escape(text).replace("\n", "<br>")))
+            facts.append((term, escape(text)))
     facts.append(("Dimensions", f"{shown.width} × {shown.height}"))
     facts.append(("File", f"{escape(shown.format)}, {_size(shown.size_bytes)}"))
     label = "Path" if len(shown.paths) < 2 else "Paths"

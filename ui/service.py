@@ -21,7 +21,7 @@ from clipsearch.errors import (
     ImageUnreadableError,
     NotInLibraryError,
 )
-from clipsearch.images import load_image, make_thumbnail
+from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, load_image, make_thumbnail
 from clipsearch.library import ItemRecord, Library, camera_name
 from clipsearch.searcher import Searcher
 
@@ -220,17 +220,17 @@ class Service:
         )
 
     def thumbnail(self, item: int) -> EncodedPicture:
-        """The item's small WebP: the one made while indexing, else made now from its file.
+        """The item's small picture: the one made while indexing, else made now from its file.
 
         NotInLibraryError for an unknown item, ImageError where no copy can be read any more.
         """
         record = self._record(item)
         cached = self._library.path / "thumbs" / record.content_hash[:2]
         try:
-            data = (cached / f"{record.content_hash}.webp").read_bytes()
+            data = (cached / f"{record.content_hash}{THUMBNAIL_SUFFIX}").read_bytes()
         except OSError:  # thumbnails are a cache: they may be deleted at any time
             data = make_thumbnail(self._decoded(item, VIEW_SIDE // 4))
-        return EncodedPicture(data, "image/webp", record.content_hash)
+        return EncodedPicture(data, THUMBNAIL_TYPE, record.content_hash)
 
     def view(self, item: int) -> EncodedPicture:
         """The item upright as a JPEG of at most VIEW_SIDE pixels a side, without metadata.

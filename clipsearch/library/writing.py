@@ -174,7 +174,7 @@ class LibraryWriter:
         """Removes all thumbnails but those of the ``kept`` contents, and the search index."""
         try:
             for file in self._path.glob("thumbs/*/*"):
-                if file.name.removesuffix(".webp") not in kept:
+                if file.name.split(".")[0] not in kept:
                     file.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
