@@ -19,12 +19,17 @@ from clipsearch.command import Command, say
 # name: (where it is, one line of help). The upper packages are named here only as strings.
 COMMANDS = {
     "index": ("indexer.commands:index", "add a photo folder to the library, or rescan all folders"),
+    "watch": ("indexer.watch_command:watch", "keep the library current as files change"),
     "search": ("clipsearch.commands:search", "find pictures by words, by a picture, or by both"),
     "similar": ("clipsearch.commands:similar", "find pictures like a given one"),
     "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
     "train": ("training.commands:train", "fine-tune a model on your own captions"),
-    "info": ("clipsearch.commands:info", "what the library holds, its model, its failures"),
+    "info": ("clipsearch.info_command:info", "what the library holds, its model, its failures"),
     "models": ("clipsearch.commands:models", "list models, or prepare one: models use ADDRESS"),
+    "roots": (
+        "clipsearch.roots_command:roots",
+        "list the library's folders, or follow a moved one",
+    ),
     "check": ("clipsearch.commands:check", "verify the library, and repair it"),
     "forget": ("clipsearch.commands:forget", "remove photos or a folder from the library"),
     "backup": ("clipsearch.commands:backup", "copy the library's database, even while it is used"),

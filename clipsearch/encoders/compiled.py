@@ -134,7 +134,7 @@ class CompiledEncoder:
             raise DamagedEntryError(folder)
 
     @cached_property
-    def _preprocessing(self) -> Preprocessing:
+    def preprocessing(self) -> Preprocessing:
         from clipsearch.encoders.preprocessing import Preprocessing  # words need no Pillow
 
         return Preprocessing.from_config(self._manifest.preprocess_cfg)
@@ -144,7 +144,7 @@ class CompiledEncoder:
         return BytePairTokenizer(self._manifest.context_length, self._manifest.clean)
 
     def preprocess(self, image: Image.Image) -> Pixels:
-        return self._preprocessing.apply(image)
+        return self.preprocessing.apply(image)
 
     def encode_images(self, batch: Pixels) -> Matrix:
         vectors = np.empty((len(batch), self.space.dim), np.float32)

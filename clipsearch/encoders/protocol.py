@@ -10,6 +10,8 @@ from clipsearch.vectors import EmbeddingSpace, Matrix, Pixels
 if TYPE_CHECKING:
     from PIL import Image
 
+    from clipsearch.encoders.preprocessing import Preprocessing
+
 
 class Encoder(Protocol):
     """A dual encoder: pictures and texts to unit vectors of one space.
@@ -26,6 +28,8 @@ class Encoder(Protocol):
     def runtime(self) -> str: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def preprocessing(self) -> Preprocessing: ...
 
     def preprocess(self, image: Image.Image) -> Pixels:
         """Resizes and crops an upright RGB picture to (3, h, w) uint8; encode normalises."""
