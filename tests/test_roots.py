@@ -102,7 +102,9 @@ def test_a_moved_folder_keeps_its_items_and_tags_and_nothing_is_read(
         plan = plan_changes(root.id, scan(root.path), library.files(root.id))
         assert (plan.read, plan.gone, plan.unchanged) == ([], [], 10)
     with sqlite3.connect(library_path / "library.db") as database:
-        assert database.execute("SELECT * FROM item_tag").fetchall() == [(1, 1, "user", "hand", None)]
+        assert database.execute("SELECT * FROM item_tag").fetchall() == [
+            (1, 1, "user", "hand", None)
+        ]
     database.close()
 
 
