@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipsearch import errors
 from clipsearch.command import (
@@ -16,15 +17,17 @@ from clipsearch.command import (
     print_json,
     say,
 )
-from clipsearch.config import Settings, resolve
+from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.errors import UsageError
-from clipsearch.library import Library
-from clipsearch.searcher import DEFAULT_TOP, SearchHit
-from clipsearch.searcher import search as find
-from clipsearch.searcher import similar as find_similar
+
+if TYPE_CHECKING:
+    from clipsearch.library import Library
+    from clipsearch.searcher import SearchHit
 
 
 def open_library(arguments: Namespace) -> tuple[Library, Settings]:
+    from clipsearch.library import Library
+
     library = Library.open(resolve(vars(arguments)).library)
     return library, resolve(vars(arguments), library.settings())
 
@@ -65,10 +68,16 @@ def _run_search(arguments: Namespace) -> int:
             reason='Say what to search for: clipsearch search "a dog on the beach", '
             "or clipsearch search --image photo.jpg"
         )
+    if words and arguments.model is None:
+        from clipsearch.headstart import begin
+
+        begin(resolve(vars(arguments)))
     library, settings = open_library(arguments)
+    from clipsearch import searcher
+
     with library:
         space = _space_to_search(library, arguments)
-        hits = find(
+        hits = searcher.search(
             library,
             words or None,
             image=arguments.image,
@@ -87,8 +96,10 @@ def _configure_similar(parser: ArgumentParser) -> None:
 
 def _run_similar(arguments: Namespace) -> int:
     library, settings = open_library(arguments)
+    from clipsearch import searcher
+
     with library:
-        hits = find_similar(
+        hits = searcher.similar(
             library,
             arguments.image,
             top=arguments.top,
@@ -181,6 +192,7 @@ def _use_model(arguments: Namespace) -> int:
     if arguments.address is None:
         raise UsageError(reason="Name the model: clipsearch models use ADDRESS")
     from clipsearch.encoders import compile_encoder, resolve_address
+    from clipsearch.library import Library
 
     settings = resolve(vars(arguments))
     address = resolve_address(arguments.address, settings=settings, notify=say)

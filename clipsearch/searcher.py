@@ -6,19 +6,20 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from clipsearch.config import Settings, resolve
+from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import NotInLibraryError, QueryError, SpaceMismatchError, UsageError
-from clipsearch.images import load_image
 from clipsearch.index import VectorIndex, open_index
 from clipsearch.library import Library, SpaceRecord
 from clipsearch.vectors import Vector, unit_rows, unit_vector
 
-DEFAULT_TOP = 20
+if TYPE_CHECKING:
+    from PIL import Image
+
 MAX_TOP = 10_000
 
 
@@ -113,11 +114,11 @@ class Searcher:
 
     def _image_vector(self, space: SpaceRecord, image: Path | Image.Image) -> Vector:
         encoder = self._encoder_of(space)
-        picture = (
-            image
-            if isinstance(image, Image.Image)
-            else load_image(image, max_pixels=self._settings.max_pixels)
-        )
+        if isinstance(image, Path):
+            from clipsearch.images import load_image  # words alone need no Pillow
+
+            image = load_image(image, max_pixels=self._settings.max_pixels)
+        picture = image
         vector: Vector = encoder.encode_images(encoder.preprocess(picture.convert("RGB"))[None])[0]
         return vector
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from PIL import Image
-
-from clipsearch.encoders.preprocessing import Preprocessing
 from clipsearch.vectors import EmbeddingSpace, Matrix, Pixels
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from clipsearch.encoders.preprocessing import Preprocessing
 
 
 class Encoder(Protocol):
