@@ -371,11 +371,16 @@ class Watching:
     ) -> None:
         self.told: list[Notice] = []
         self.clock = clock
+        self.tried = 0  # runs, also those that failed
+
+        def settings_of(opened: Library) -> Settings:
+            self.tried += 1
+            flags = {**vars(chosen), "model": opened.settings().get("model")}
+            return resolve(flags, environment={})
+
         self.watcher = Watcher(
             library,
-            settings_of=lambda opened: resolve(
-                {**vars(chosen), "model": opened.settings().get("model")}, environment={}
-            ),
+            settings_of=settings_of,
             tell=self.told.append,
             options=options,
             clock=clock,
@@ -730,9 +735,10 @@ def test_trouble_is_told_once_tried_again_ever_later_and_survived(
     library.set_setting("model", f"local-dir:{model}")
     watching.clock.now += 6
     watching.until(lambda: watching.heard("error"))
-    before = time.monotonic()
-    while time.monotonic() < before + 4 * QUIET_S:  # no busy loop
+    tried, before = watching.tried, time.monotonic()
+    while time.monotonic() < before + 4 * QUIET_S:
         watching.watcher.step()
+    assert watching.tried == tried, "no busy loop"
     paint(photos / "3.png", 3)
     for _ in range(10):
         watching.clock.now += 700
