@@ -21,8 +21,12 @@ COMMANDS = {
     "similar": ("clipsearch.commands:similar", "find pictures like a given one"),
     "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
     "train": ("training.commands:train", "fine-tune a model on your own captions"),
-    "info": ("clipsearch.commands:info", "what the library holds, its model, its failures"),
+    "info": ("clipsearch.info_command:info", "what the library holds, its model, its failures"),
     "models": ("clipsearch.commands:models", "list models, or prepare one: models use ADDRESS"),
+    "roots": (
+        "clipsearch.roots_command:roots",
+        "list the library's folders, or follow a moved one",
+    ),
     "check": ("clipsearch.commands:check", "verify the library, and repair it"),
     "forget": ("clipsearch.commands:forget", "remove photos or a folder from the library"),
     "backup": ("clipsearch.commands:backup", "copy the library's database, even while it is used"),

@@ -172,8 +172,13 @@ class Watcher:
             if self._loader is None:
                 self._loader = KeptLoader(settings, self._note, clock=self._clock)
             self._loader.follow(settings)
-            report = _index(
-                library, work.places, settings, self._loader, self._note, self._must_pause
+            report = index_library(
+                library,
+                only=work.places,
+                settings=settings,
+                loader=self._loader,
+                notify=self._note,
+                should_stop=self._must_pause,
             )
             self._model = library.settings().get("model")
         except BaseException:
@@ -273,17 +278,3 @@ class Watcher:
 
     def _say(self, event: str, line: str, **facts: Any) -> None:
         self._tell(Notice(event, line, facts))
-
-
-def _index(
-    library: Library,
-    places: list[Path] | None,  # noqa: ARG001 - for index_library(only=...), once it takes it
-    settings: Settings,
-    loader: KeptLoader,
-    notify: Callable[[str], None],
-    should_stop: Callable[[], bool],
-) -> IndexReport:
-    """Looks again at some places, or at everything: the one place that runs the indexer."""
-    return index_library(
-        library, settings=settings, loader=loader, notify=notify, should_stop=should_stop
-    )

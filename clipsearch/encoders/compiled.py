@@ -120,7 +120,7 @@ class CompiledEncoder:
         self._settings = settings
         self._core = ov.Core()
         self.precision = self._precision(settings.precision)
-        self._preprocessing = Preprocessing.from_config(manifest.preprocess_cfg)
+        self.preprocessing = Preprocessing.from_config(manifest.preprocess_cfg)
         self._tokenizer = BytePairTokenizer(manifest.context_length, manifest.clean)
         self._compiled: dict[str, Any] = {}
         self._requests: Any = None
@@ -130,7 +130,7 @@ class CompiledEncoder:
             raise DamagedEntryError(folder)
 
     def preprocess(self, image: Image.Image) -> Pixels:
-        return self._preprocessing.apply(image)
+        return self.preprocessing.apply(image)
 
     def encode_images(self, batch: Pixels) -> Matrix:
         vectors = np.empty((len(batch), self.space.dim), np.float32)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from PIL import Image
 
+from clipsearch.encoders.preprocessing import Preprocessing
 from clipsearch.vectors import EmbeddingSpace, Matrix, Pixels
 
 
@@ -25,6 +26,8 @@ class Encoder(Protocol):
     def runtime(self) -> str: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def preprocessing(self) -> Preprocessing: ...
 
     def preprocess(self, image: Image.Image) -> Pixels:
         """Resizes and crops an upright RGB picture to (3, h, w) uint8; encode normalises."""
