@@ -8,13 +8,14 @@ call this in a process that may be killed.
 
 from __future__ import annotations
 
+import io
 import stat
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import xxhash
 from PIL import Image
@@ -203,8 +204,18 @@ class _Clip:
         return self.track.position_bytes / self.size_bytes
 
 
+class _File(io.FileIO):
+    """A file that answers a seek to nowhere as FFmpeg expects, without an exception."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError:
+            return -1
+
+
 @contextmanager
-def _file(path: Path) -> Iterator[BinaryIO]:
+def _file(path: Path) -> Iterator[_File]:
     """A regular, non-empty file, open for reading; ImageError says why it cannot be."""
     try:
         status = path.stat()
@@ -213,7 +224,7 @@ def _file(path: Path) -> Iterator[BinaryIO]:
             raise ImageUnreadableError(path=path, reason=f"it is {kind}")
         if status.st_size == 0:
             raise ImageEmptyError(path=path)
-        file = path.open("rb")
+        file = _File(path)
     except FileNotFoundError as error:
         raise ImageNotFoundError(path=path) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
