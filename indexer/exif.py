@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import threading
 import warnings
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -29,6 +30,8 @@ _XMP, _IPTC, _RESOURCES = 0x02BC, 0x83BB, 0x8649
 _XP_TITLE, _XP_COMMENT, _XP_KEYWORDS, _XP_SUBJECT = 0x9C9B, 0x9C9C, 0x9C9E, 0x9C9F
 _PANASONIC_ISO = 0x0017  # in RW2, whose main directory has tags of its own
 _RATING, _RATING_PERCENT = 0x4746, 0x4749
+
+_QUIET = threading.Lock()
 
 # Offsets from UTC that are or were in use, beside the whole hours from -12 to +14.
 _ODD_OFFSETS_MINUTES = (-570, -210, 210, 270, 330, 345, 390, 525, 570, 630, 765)
@@ -61,7 +64,7 @@ def is_tiff(data: bytes) -> bool:
 
 def read_exif(block: ExifBlock) -> tuple[Findings, Nested]:
     """What the tags say; of damaged directories, what can be read."""
-    with warnings.catch_warnings():
+    with _QUIET, warnings.catch_warnings():  # which two threads at once would leave changed
         warnings.simplefilter("ignore")  # Pillow warns of each damaged tag
         return _read(block)
 
@@ -215,10 +218,10 @@ def _lens(tags: Directory) -> str | None:
 
 def _read_dates(found: Findings, tags: Directory) -> None:
     base = ExifTags.Base
-    found.put_date(
-        fields.TAKEN,
-        fields.parse_date(tags.get(base.DateTimeOriginal), tags.get(base.OffsetTimeOriginal)),
-    )
+    taken, offset = tags.get(base.DateTimeOriginal), tags.get(base.OffsetTimeOriginal)
+    if taken == tags.get(base.DateTime) and offset is None:
+        offset = tags.get(base.OffsetTime)  # some phones write this one alone
+    found.put_date(fields.TAKEN, fields.parse_date(taken, offset))
     found.put_date(
         fields.DIGITIZED,
         fields.parse_date(tags.get(base.DateTimeDigitized), tags.get(base.OffsetTimeDigitized)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -286,6 +287,14 @@ def test_a_date_is_read_as_it_was_meant_or_not_at_all(written: str, read: str | 
 def test_an_offset_is_taken_when_it_is_one(offset: str, ending: str) -> None:
     details = {BASE.DateTimeOriginal: "2020:06:01 10:00:00", BASE.OffsetTimeOriginal: offset}
     assert read_metadata(photo(details=details)).taken_at == f"2020-06-01T10:00:00{ending}"
+
+
+def test_the_offset_of_the_same_moment_counts() -> None:
+    details = {BASE.DateTimeOriginal: "2020:06:01 10:00:00", BASE.OffsetTime: "+02:00"}
+    same = photo({BASE.DateTime: "2020:06:01 10:00:00"}, details)
+    assert read_metadata(same).taken_at == "2020-06-01T10:00:00+02:00"
+    edited = photo({BASE.DateTime: "2021:06:01 10:00:00"}, details)
+    assert read_metadata(edited).taken_at == "2020-06-01T10:00:00"
 
 
 def test_gps_time_tells_the_offset_when_it_fits_clock_and_longitude() -> None:
@@ -578,6 +587,24 @@ SEEDS = [
 def test_no_bytes_make_it_raise(data: bytes) -> None:
     for start in (b"", b"\xff\xd8", b"II*\0", b"MM\0*", b"8BPS", b"RIFF\0\0\0\0WEBP", PNG_START):
         assert isinstance(read_metadata(start + data), PhotoMetadata)
+
+
+def test_the_known_values_of_real_files_are_read() -> None:
+    repository = Path(__file__).parents[1]
+    data = Path(os.environ.get("CLIPSEARCH_DATA", repository.parent / "shared" / "data"))
+    if not (data / "messy").is_dir():
+        pytest.skip(f"{data / 'messy'} is not there")
+    pytest.importorskip("brotli")  # one of the files is compressed with it
+    done = subprocess.run(
+        [sys.executable, "benchmarks/metadata.py", "--folder", data / "messy"],
+        cwd=repository,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_reading_imports_no_decoder_and_no_numpy() -> None:
