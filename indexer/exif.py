@@ -26,6 +26,7 @@ _TIFF = {  # the first four bytes of a block -> those that Pillow takes for a TI
     **dict.fromkeys((b"IIRO", b"IIRS", b"IIU\0"), b"II*\0"),  # Olympus, Panasonic
     b"MMOR": b"MM\0*",
 }
+_MAX_FILLED_BYTES = 64 * 2**10
 _XMP, _IPTC, _RESOURCES = 0x02BC, 0x83BB, 0x8649
 _XP_TITLE, _XP_COMMENT, _XP_KEYWORDS, _XP_SUBJECT = 0x9C9B, 0x9C9C, 0x9C9E, 0x9C9F
 _PANASONIC_ISO = 0x0017  # in RW2, whose main directory has tags of its own
@@ -88,8 +89,8 @@ def _read(block: ExifBlock) -> tuple[Findings, Nested]:
 class _LimitedFile(io.BytesIO):
     """A block from which no more is read than a limit, whatever its tags claim.
 
-    Past its end it reads as zeros: Pillow gives up a directory at the first tag that points
-    outside, which in a truncated block would cost the good tags after it.
+    A short tag past its end reads as zeros: Pillow gives up a directory at the first tag that
+    points outside, which in a truncated block would cost the good tags after it.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -100,7 +101,8 @@ class _LimitedFile(io.BytesIO):
         if size is None or size < 0 or size > self._left:
             raise OSError("more than a block of EXIF may hold")
         self._left -= size
-        return super().read(size).ljust(size, b"\0")
+        data = super().read(size)
+        return data.ljust(size, b"\0") if size <= _MAX_FILLED_BYTES else data
 
 
 class Directory:
