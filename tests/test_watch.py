@@ -40,7 +40,7 @@ from tests.models import VIT, save_model
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
 QUIET_S = 0.2
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 class Clock:
