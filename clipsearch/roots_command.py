@@ -79,7 +79,7 @@ def _list(library: Library, *, as_json: bool) -> int:
             line += f", {found.failures:,} not readable"
         if not found.reachable:
             line += f"  NOT REACHABLE: {found.unreachable}"
-        print(line)  # noqa: T201 - a command's data
+        print(line)
     if not summaries:
         say("The library has no folders yet. Add one: clipsearch index FOLDER")
     elif not as_json and not all(found.reachable for found in summaries):
@@ -130,7 +130,7 @@ def _move(library: Library, arguments: Namespace) -> int:
     if arguments.json:
         print_json({"old": old, "new": moved.path, "files": len(held), "found": found})
     else:
-        print(f"{old} is now {moved.path} ({len(held):,} files)")  # noqa: T201 - as above
+        print(f"{old} is now {moved.path} ({len(held):,} files)")
         say("Look for what changed there since: clipsearch index")
     return errors.DONE
 

@@ -70,7 +70,7 @@ def plan_changes(
     retry_failures: bool = False,
     same_contents: SameContents | None = None,
 ) -> Plan:
-    """Compares by size, modification time and inode; opens no file itself.
+    """Compares by size, modification time, inode and sidecars; opens no file itself.
 
     A root that is absent or suddenly has no pictures (an unplugged disk, an unmounted share)
     leaves everything as it is. After a scan of some paths only, nothing else is judged. Damaged
@@ -212,7 +212,8 @@ def _emptied_folders(scan: Scan, gone: Sequence[FileRecord]) -> Iterator[str]:
 
 
 def _differs(file: FoundFile, record: FileRecord) -> bool:
-    if (file.size, file.mtime_ns) != (record.size, record.mtime_ns):
+    found = (file.size, file.mtime_ns, file.sidecars)
+    if found != (record.size, record.mtime_ns, record.sidecars):
         return True
     # A repair removed its content from the library.
     return record.failure is None and record.item_id is None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from clipsearch.images import EXTENSIONS
+from clipsearch.images import EXTENSIONS, VIDEO_EXTENSIONS
 from indexer.ignore import (
     IGNORE_FILE,
     PACKAGE_ORIGINALS,
@@ -20,6 +20,9 @@ from indexer.ignore import (
     is_package,
     read_rules,
 )
+from indexer.sidecar_stamps import FolderSidecars, may_be_sidecar
+
+_ENDINGS = EXTENSIONS | VIDEO_EXTENSIONS
 
 
 class FoundFile(NamedTuple):  # a third of a dataclass's cost, and there may be 100,000
@@ -29,6 +32,7 @@ class FoundFile(NamedTuple):  # a third of a dataclass's cost, and there may be 
     size: int
     mtime_ns: int
     inode: int  # 0 where the system does not tell (Windows)
+    sidecars: str = ""  # as ``sidecar_stamps`` writes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class _Folder:
 class _Opened:
     folder: _Folder
     entries: list[os.DirEntry[str]]
+    sidecars: FolderSidecars
 
 
 def scan(root: Path, *, only: Sequence[str] | None = None) -> Scan:
@@ -77,7 +82,8 @@ def scan(root: Path, *, only: Sequence[str] | None = None) -> Scan:
     is raised: what cannot be listed is in ``unreadable`` or ``absent``.
 
     ``only`` are relative paths of files and folders: nothing but these and what lies below is
-    looked at, and no link to a folder is followed. An ignore file stands for its folder.
+    looked at, and no link to a folder is followed. An ignore file or a sidecar stands for its
+    folder.
     """
     wanted = None if only is None else _outermost(only)
     walk = _Walk(root)
@@ -109,7 +115,7 @@ def _outermost(only: Sequence[str]) -> tuple[str, ...] | None:
     split = set()
     for path in only:
         parts = [part for part in path.split("/") if part not in ("", ".")]
-        if parts and parts[-1] == IGNORE_FILE:
+        if parts and (parts[-1] == IGNORE_FILE or may_be_sidecar(parts[-1])):
             parts.pop()
         if not parts:
             return None
@@ -141,7 +147,7 @@ class _Walk:
         """Lists the root, whatever it is called; raises OSError when it cannot be."""
         top = _Folder(str(self._root), "", is_package=is_package(self._root.name))
         opened = self._open(top)
-        return opened if opened is not None else _Opened(top, [])
+        return opened if opened is not None else _Opened(top, [], FolderSidecars([]))
 
     def run(self) -> None:
         """Walks everything that waits, links last."""
@@ -172,13 +178,13 @@ class _Walk:
                 here = "/".join(parts[: depth + 1])
                 if depth == len(parts) - 1:
                     if entry is not None:
-                        self._take(entry, above.folder)
+                        self._take(entry, above)
                 elif here not in opened:
-                    opened[here] = self._step(entry, above.folder)
+                    opened[here] = self._step(entry, above)
         while self._folders:
             self._enter(self._folders.pop())
 
-    def _step(self, entry: os.DirEntry[str] | None, above: _Folder) -> _Opened | None:
+    def _step(self, entry: os.DirEntry[str] | None, above: _Opened) -> _Opened | None:
         """Opens a folder on the way to a wanted path, if the scan would walk it."""
         waiting = len(self._folders)
         if entry is not None:
@@ -215,7 +221,7 @@ class _Walk:
             return None
         if IGNORE_FILE in names:
             folder = self._with_own_rules(folder)
-        return _Opened(folder, listed)
+        return _Opened(folder, listed, FolderSidecars(listed))
 
     def _with_own_rules(self, folder: _Folder) -> _Folder:
         """An ignore file that cannot be read is as bad as a folder that cannot be listed.
@@ -237,11 +243,12 @@ class _Walk:
     def take_all(self, opened: _Opened) -> None:
         """Takes the files of a folder, and has its folders wait."""
         for entry in opened.entries:
-            self._take(entry, opened.folder)
+            self._take(entry, opened)
 
     def _take(
-        self, entry: os.DirEntry[str], folder: _Folder, *, folders_only: bool = False
+        self, entry: os.DirEntry[str], opened: _Opened, *, folders_only: bool = False
     ) -> None:
+        folder = opened.folder
         name = entry.name
         relpath = folder.prefix + name
         dot = name.rfind(".")
@@ -255,16 +262,16 @@ class _Walk:
             elif (
                 dot >= 0
                 and not folders_only
-                and name[dot:].lower() in EXTENSIONS
+                and name[dot:].lower() in _ENDINGS
                 and not self._leaves_out(folder, name, is_folder=False)
             ):
-                self._take_file(entry, relpath)
+                self._take_file(entry, relpath, opened.sidecars)
         except FileNotFoundError:
             return
         except OSError as error:
             self.unreadable.append(Unreadable(relpath, _reason(error)))
 
-    def _take_file(self, entry: os.DirEntry[str], relpath: str) -> None:
+    def _take_file(self, entry: os.DirEntry[str], relpath: str, sidecars: FolderSidecars) -> None:
         status = entry.stat()
         if not stat.S_ISREG(status.st_mode):
             return
@@ -273,7 +280,10 @@ class _Walk:
             reason = "its name is not valid UTF-8: rename it"
             self.unreadable.append(Unreadable(readable, reason))
             return
-        self.files.append(FoundFile(relpath, status.st_size, status.st_mtime_ns, status.st_ino))
+        stamp = sidecars.stamp(entry.name)
+        self.files.append(
+            FoundFile(relpath, status.st_size, status.st_mtime_ns, status.st_ino, stamp)
+        )
 
     def _below(self, entry: os.DirEntry[str], folder: _Folder) -> _Folder:
         prefix = f"{folder.prefix}{entry.name}/"

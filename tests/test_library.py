@@ -189,7 +189,7 @@ def test_forget_removes_rows_items_and_thumbnails_but_no_photo(
     photo = tmp_path / "photos" / "a.jpg"
     photo.parent.mkdir()
     photo.write_bytes(b"a photo")
-    thumb = library.path / "thumbs" / "aa" / "aa.webp"
+    thumb = library.path / "thumbs" / "aa" / "aa.jpg"
     thumb.parent.mkdir(parents=True)
     thumb.touch()
     names = {"a.jpg": "aa", "d/b.jpg": "bb", "d/copy.jpg": "aa", "dx.jpg": "cc"}

@@ -40,7 +40,7 @@ def library_of(library_path: Path) -> Callable[..., None]:
                 writer.commit(
                     Batch(
                         new_items=[NewItem(file.relpath, 1, 1, "JPEG", 1) for file in found],
-                        files=[FileState(root.id, *file, file.relpath) for file in found],
+                        files=[FileState(root.id, *file[:4], file.relpath) for file in found],
                     )
                 )
 
@@ -85,7 +85,7 @@ def test_a_moved_folder_keeps_its_items_and_tags_and_nothing_is_read(
     library_of(photos)
     with sqlite3.connect(library_path / "library.db") as database:
         database.execute("INSERT INTO tag (name) VALUES ('mine')")
-        database.execute("INSERT INTO item_tag VALUES (1, 1, 'user', NULL)")
+        database.execute("INSERT INTO item_tag VALUES (1, 1, 'user', 'hand', NULL)")
     database.close()
     with Library.open(library_path) as library:
         item = library.item_at(photos / "0" / "3.jpg")
@@ -102,7 +102,9 @@ def test_a_moved_folder_keeps_its_items_and_tags_and_nothing_is_read(
         plan = plan_changes(root.id, scan(root.path), library.files(root.id))
         assert (plan.read, plan.gone, plan.unchanged) == ([], [], 10)
     with sqlite3.connect(library_path / "library.db") as database:
-        assert database.execute("SELECT * FROM item_tag").fetchall() == [(1, 1, "user", None)]
+        assert database.execute("SELECT * FROM item_tag").fetchall() == [
+            (1, 1, "user", "hand", None)
+        ]
     database.close()
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from clipsearch.errors import NotInLibraryError, StorageError, VectorError
 from clipsearch.library.database import Database
+from clipsearch.library.descriptions import describe_items
 from clipsearch.library.failpoints import failpoint
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import (
@@ -122,10 +123,15 @@ class LibraryWriter:
         failpoint("before-commit")
         with self._database.writing() as connection:
             _insert_items(connection, batch.new_items)
+            describe_items(connection, batch.descriptions)
             if batch.vectors is not None:
                 _insert_vectors(connection, *batch.vectors)
             failpoint("inside-commit")
             _upsert_files(connection, batch.files)
+            for identity, inode in batch.inodes.items():
+                connection.exec_driver_sql(
+                    "UPDATE file SET inode = ? WHERE id = ?", (inode, identity)
+                )
             connection.exec_driver_sql(
                 """UPDATE file SET missing_since = ? WHERE missing_since IS NULL
                 AND id IN (SELECT value FROM json_each(?))""",
@@ -156,7 +162,7 @@ class LibraryWriter:
             )
             # Contents that no file has any more since their photos were edited.
             connection.exec_driver_sql(
-                "DELETE FROM item WHERE id NOT IN "
+                "DELETE FROM item WHERE parent_id IS NULL AND id NOT IN "
                 "(SELECT item_id FROM file WHERE item_id IS NOT NULL)"
             )
             _next_revision(connection)
@@ -168,7 +174,7 @@ class LibraryWriter:
         """Removes all thumbnails but those of the ``kept`` contents, and the search index."""
         try:
             for file in self._path.glob("thumbs/*/*"):
-                if file.name.removesuffix(".webp") not in kept:
+                if file.name.split(".")[0] not in kept:
                     file.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
@@ -180,9 +186,10 @@ class LibraryWriter:
 
 
 def _insert_items(connection: Connection, items: list[NewItem]) -> None:
-    rows = []
     for item in items:
-        metadata = json.dumps(item.metadata, sort_keys=True)
+        parent = None
+        if item.parent_hash is not None:
+            parent = _scalar(connection, "SELECT id FROM item WHERE hash = ?", item.parent_hash)
         fields = (
             item.content_hash,
             item.width,
@@ -190,15 +197,16 @@ def _insert_items(connection: Connection, items: list[NewItem]) -> None:
             item.format,
             item.bytes,
             item.taken_at,
-            metadata,
+            json.dumps(item.metadata, sort_keys=True),
+            item.kind,
+            parent,
+            item.time_s,
         )
-        rows.append((*fields, item_checksum(*fields)))
-    if rows:
         connection.exec_driver_sql(
-            """INSERT INTO item
-            (hash, width, height, format, bytes, taken_at, metadata, checksum)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING""",
-            rows,
+            """INSERT INTO item (hash, width, height, format, bytes, taken_at, metadata,
+                kind, parent_id, time_s, checksum)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING""",
+            (*fields, item_checksum(*fields)),
         )
 
 
@@ -236,11 +244,11 @@ def _upsert_files(connection: Connection, files: list[FileState]) -> None:
     now = _now()
     connection.exec_driver_sql(
         """INSERT INTO file
-        (root_id, relpath, size, mtime_ns, inode, item_id, failure, changed_at)
-        VALUES (?, ?, ?, ?, ?, (SELECT id FROM item WHERE hash = ?), ?, ?)
+        (root_id, relpath, size, mtime_ns, inode, item_id, failure, sidecars, changed_at)
+        VALUES (?, ?, ?, ?, ?, (SELECT id FROM item WHERE hash = ?), ?, ?, ?)
         ON CONFLICT (root_id, relpath) DO UPDATE SET
             size = excluded.size, mtime_ns = excluded.mtime_ns, inode = excluded.inode,
-            item_id = excluded.item_id, failure = excluded.failure,
+            item_id = excluded.item_id, failure = excluded.failure, sidecars = excluded.sidecars,
             changed_at = excluded.changed_at, missing_since = NULL""",
         [
             (
@@ -251,6 +259,7 @@ def _upsert_files(connection: Connection, files: list[FileState]) -> None:
                 file.inode,
                 file.content_hash,
                 file.failure,
+                file.sidecars,
                 now,
             )
             for file in files
@@ -292,7 +301,8 @@ def _delete_files(connection: Connection, files: list[int]) -> int:
     )
     gone = _all(
         connection,
-        """SELECT value FROM json_each(?) WHERE value NOT IN (SELECT item_id FROM present_file)""",
+        """SELECT value FROM json_each(?) WHERE value NOT IN (
+            SELECT item_id FROM file WHERE item_id IS NOT NULL AND missing_since IS NULL)""",
         json.dumps([row[0] for row in items]),
     )
     # Rows of files that had the picture before they were moved or removed hold it no longer.
