@@ -124,6 +124,19 @@ def _resident_mb(process: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def report(summary: dict[str, object], reasons: Counter[str], samples_mb: list[float]) -> None:
+    """Prints what became of the files, and the memory that it took."""
+    told = {name: summary.get(name, 0) for name in ("added", "copied", "new_failures")}
+    print(f"read {told['added']}, copies {told['copied']}, refused {told['new_failures']}")
+    for reason, count in reasons.most_common():
+        print(f"  {count:>5} x {reason}")
+    died = sum(count for reason, count in reasons.items() if reason.startswith("decoding it"))
+    print(f"decoders that a file ended: {died}")
+    third = max(1, len(samples_mb) // 3)
+    early, late = max(samples_mb[:third], default=0), max(samples_mb[-third:], default=0)
+    print(f"memory of all processes: {early:.0f} MB in the first third, {late:.0f} MB in the last")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=2000)
@@ -165,23 +178,13 @@ def main() -> None:
         second = subprocess.run(index, check=False, capture_output=True, text=True)
         again = json.loads(second.stdout.splitlines()[-1])
         shutil.rmtree(base / "photos")
-    settled = summary.get("added", 0), summary.get("copied", 0), summary.get("new_failures", 0)
     print(f"{arguments.files:,} mutated copies of {len(sources)} real files, seed {arguments.seed}")
-    print(f"exit code {code}; read {settled[0]}, copies {settled[1]}, refused {settled[2]}")
-    for reason, count in reasons.most_common():
-        print(f"  {count:>5} x {reason}")
-    died = sum(count for reason, count in reasons.items() if reason.startswith("decoding it"))
-    print(f"decoders that a file ended: {died}")
+    report(summary, reasons, memory.samples_mb)
+    print(f"exit code {code}, {taken:.0f} s")
+    print(f"longest time without a file done: {slowest:.1f} s (bar {MAX_FILE_S} s)")
     print(
-        f"{taken:.0f} s; longest time without a file done: {slowest:.1f} s; bar {MAX_FILE_S:.0f} s"
-    )
-    samples = memory.samples_mb
-    third = max(1, len(samples) // 3)
-    early, late = max(samples[:third], default=0), max(samples[-third:], default=0)
-    print(f"memory of all processes: {early:.0f} MB in the first third, {late:.0f} MB in the last")
-    print(
-        f"a second run read {again['added'] + again['changed']} files, new failures: "
-        f"{again['new_failures']}"
+        f"a second run read {again['added'] + again['changed']} files, "
+        f"new failures: {again['new_failures']}"
     )
     if code not in (0, 100) or again["new_failures"]:
         sys.exit("MISSED: the run did not end as it should")
