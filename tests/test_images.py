@@ -233,7 +233,7 @@ def test_reduced_decoding_changes_pixels_and_vectors_little(real_photos: Path) -
         expected.append(np.rint(transform(full).numpy() * 255).astype(np.uint8))
         difference = np.abs(found[number].astype(int) - expected[number])
         assert difference.max() <= 48, path.name  # measured: 39 at the most; docs/formats.md
-        assert difference.mean() <= 1.5, path.name
+        assert difference.mean() <= 2, path.name
     assert reduced == len(found) >= 20
     ours, theirs = (encoder.encode_images(np.stack(pixels)) for pixels in (found, expected))
     assert (ours * theirs).sum(axis=1).min() > 0.995

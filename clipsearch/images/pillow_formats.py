@@ -32,7 +32,14 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
 
 def open_with_pillow(kind: str, data: bytes, limit: Limit) -> Opened:
     """Reads the header with the plugin of that kind and checks it. Raises what Pillow raises."""
-    opened = _opened(kind, data, limit)
+    try:
+        opened = _opened(kind, data, limit)
+    except SyntaxError:
+        if kind != "TIFF":
+            raise
+        from clipsearch.images.float_tiff import open_float_tiff
+
+        return open_float_tiff(data, limit)
     frames = 1
     if kind == "GIF":
         frames = count_gif_frames(data)
