@@ -230,10 +230,11 @@ class Reader:
         }
         moments: list[MomentReading] = []
         answer, attached = decoder.ask(request, DECODE_S)
-        while answer["status"] == "moment":
-            time_s = float(answer["time_s"])
-            name = moment_hash(reading.content_hash, time_s)
-            moments.append(MomentReading(name, time_s, _unpacked(answer, attached)))
+        while answer["status"] in ("moment", "progress"):
+            if answer["status"] == "moment":
+                time_s = float(answer["time_s"])
+                name = moment_hash(reading.content_hash, time_s)
+                moments.append(MomentReading(name, time_s, _unpacked(answer, attached)))
             answer, attached = decoder.answer(DECODE_S)
         if answer["status"] == "failed":
             return replace(reading, failure=answer["reason"])

@@ -12,12 +12,11 @@ import io
 import stat
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-import xxhash
 from PIL import Image
 
 from clipsearch.errors import (
@@ -58,6 +57,7 @@ _HEAD_BYTES = 64  # holds the DocType of a Matroska file
 _MAX_LOOKS = 2000  # of a video of known length
 _DURATION_SCAN_BYTES = 2**28
 _MAX_DURATION_S = 30 * 24 * 3600  # a header that says more is not believed
+_SAME_FRAME_S = 0.001  # times are kept in milliseconds
 _NO_FRAME = "no frame of the video can be decoded"
 
 
@@ -170,20 +170,25 @@ def is_live_photo_pair(facts: VideoFacts, picture_names: Collection[str], video_
     return False
 
 
-def hash_video(path: Path) -> str:
-    """Names a video by the xxh3 hash (128 bits, 32 hex digits) of the whole file.
+def read_frame(path: Path, time_s: float, *, max_pixels: int, target_side: int) -> Image.Image:
+    """The frame that is shown at a time, upright RGB, reduced as a Moment's picture is.
 
-    It is the same as of any other content, read in pieces. Raises ImageNotFoundError,
-    ImageEmptyError or ImageUnreadableError.
+    Past the end it is the last frame. Raises what ``read_facts`` raises.
     """
-    hasher = xxhash.xxh3_128()
-    with _file(path) as file:
-        try:
-            while piece := file.read(_READ_BYTES):
-                hasher.update(piece)
-        except OSError as error:
-            raise ImageUnreadableError(path=path, reason=error.strerror or str(error)) from error
-    return hasher.hexdigest()
+    longest = max(2 * target_side, _MIN_IMAGE_SIDE)
+    with _open(path, max_pixels, threads=1) as clip:
+        with suppress(clip.track.damage):  # no index: from the start, then
+            place_s = time_s + clip.track.offset_s
+            clip.container.seek(int(place_s / clip.track.tick_s), stream=clip.stream)
+        shown = None
+        for frame in clip.track.frames():
+            is_later = (clip.track.seconds(frame) or 0.0) > time_s + _SAME_FRAME_S
+            if shown is not None and is_later:
+                break
+            shown = frame
+        if shown is None:
+            raise ImageUnreadableError(path=path, reason=_NO_FRAME)
+        return make_picture(shown, clip.stream.sample_aspect_ratio, longest)
 
 
 @dataclass
@@ -241,7 +246,7 @@ def _open(path: Path, max_pixels: int, *, threads: int) -> Iterator[_Clip]:
         try:
             import av
         except ImportError as error:
-            reason = "videos need the package av: pip install 'clipsearch[video]'"
+            reason = "videos need the package av: pip install av"
             raise ImageUnreadableError(path=path, reason=reason) from error
         try:
             head = file.read(_HEAD_BYTES)

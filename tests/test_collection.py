@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -267,3 +268,25 @@ def test_a_file_written_in_the_same_instant_is_read_again(
     os.utime(photos / "a.jpg", ns=(status.st_atime_ns, status.st_mtime_ns))
     index()
     assert library.item_at(photos / "a.jpg") != before
+
+
+def test_a_moment_is_shown_also_when_its_thumbnail_is_gone(
+    index: Index, photos: Path, library: Library, settings: Settings, stills: list[Image.Image]
+) -> None:
+    from ui.service import Service
+
+    film(photos / "film.mp4", stills)
+    settle(photos)
+    index()
+    shutil.rmtree(library.path / "thumbs")
+    service = Service(library, settings=settings)
+    hits = sorted(
+        clipsearch.search(library, "x", settings=settings), key=lambda hit: hit.time_s or 0
+    )
+    for hit, still in zip(hits, stills, strict=True):
+        for shown in (service.thumbnail(hit.item), service.view(hit.item)):
+            found = Image.open(io.BytesIO(shown.data)).convert("RGB").resize((8, 6))
+            wanted = still.resize((8, 6))
+            apart = np.abs(np.asarray(found, float) - np.asarray(wanted, float)).mean()
+            assert apart < 20, (hit.time_s, apart)
+    assert service.original(hits[0].item).media_type == "video/mp4"

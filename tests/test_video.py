@@ -15,9 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-pytest.importorskip("av", reason="videos are an extra")
-
 from videos import (
     FLV1,
     H264,
@@ -45,12 +42,11 @@ from clipsearch.errors import (
     ImageTooLargeError,
     ImageUnreadableError,
 )
-from indexer.reading import hash_content
+from indexer.hashing import hash_content, hash_file
 from indexer.scenes import MomentChooser, are_alike, difference, is_blank
 from indexer.video import (
     Moment,
     VideoFacts,
-    hash_video,
     is_live_photo_pair,
     read_facts,
     read_moments,
@@ -391,7 +387,7 @@ def test_a_live_photo_counts_once(
 def test_the_hash_is_that_of_any_other_content(tmp_path: Path) -> None:
     data = np.random.default_rng(3).bytes(3_000_001)
     (tmp_path / "a.mp4").write_bytes(data)
-    assert hash_video(tmp_path / "a.mp4") == hash_content(data)
+    assert hash_file(tmp_path / "a.mp4") == hash_content(data)
 
 
 # --- what is not a video, or only half of one -----------------------------------------------
@@ -469,7 +465,7 @@ def test_files_that_are_no_videos_are_refused_by_name(stills: list[Pixels], tmp_
                 read(path)
             assert str(path) in str(caught.value)
     (tmp_path / "empty.mp4").touch()
-    for read in (facts, moments, hash_video):
+    for read in (facts, moments):
         with pytest.raises(ImageEmptyError):
             read(tmp_path / "empty.mp4")
         with pytest.raises(ImageNotFoundError):
