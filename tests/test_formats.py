@@ -702,13 +702,17 @@ def test_kinds_are_told_by_their_first_bytes() -> None:
         (b"\0\0\0\x08wide\0\0\0\0mdat", "video"),
         (b"\x1aE\xdf\xa3", "video"),
         (b"RIFF\x10\0\0\0AVI LIST", "video"),
+        (b"\0\0\1\xbaD", "video"),
+        (b"G@\0" + bytes(185) + b"G", "video"),
+        (bytes(4) + b"G@\0" + bytes(189) + b"G", "video"),
+        (b"0&\xb2u\x8ef\xcf\x11\xa6\xd9", "video"),
         (b"RIFF\x10\0\0\0WAVEfmt ", ""),
         (b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42", ""),
         (b"II*\0\x10\0\0\0CR\2\0", "CR2"),
         (b"FUJIFILMCCD-RAW 0201", "RAF"),
         (b"IIU\0\x18\0\0\0", "RW2"),
         (b"IIRO\x08\0\0\0", "ORF"),
-        (b"hello", ""),
+        (b"Good morning, " * 20, ""),
         (b"", ""),
     ):
         assert sniff(start) == kind, start
