@@ -12,7 +12,7 @@ import io
 import stat
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ from indexer.video_tags import first_tag, read_date, read_place
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 # FFmpeg's demuxer -> what the library calls the format. Nothing else is opened: FFmpeg also reads
@@ -59,6 +60,7 @@ _MIN_IMAGE_SIDE = 640  # what a thumbnail and most models need
 _READ_BYTES = 2**20
 _HEAD_BYTES = 64  # holds the DocType of a Matroska file
 _MAX_LOOKS = 2000  # of a video of known length
+_SEEK_BACK_S = 15.0  # holds a key frame of most broadcasts and camcorders
 _DURATION_SCAN_BYTES = 2**28
 _MAX_DURATION_S = 30 * 24 * 3600  # a header that says more is not believed
 _NO_FRAME = "no frame of the video can be decoded"
@@ -153,6 +155,40 @@ def read_moments(
             raise
     if not found:
         raise ImageUnreadableError(path=path, reason=_NO_FRAME)
+
+
+def read_moment(path: Path, time_s: float, *, max_pixels: int, target_side: int) -> Moment:
+    """The frame that is shown at ``time_s``: a moment again, for a thumbnail that was deleted.
+
+    Seeks to the key frame before it and decodes on; where seeking goes too far, as in MPEG-TS, from
+    further back. The last frame where the time is past the end. Raises what ``read_facts`` raises.
+    """
+    longest = max(2 * target_side, _MIN_IMAGE_SIDE)
+    for start_s in (time_s, time_s - _SEEK_BACK_S, None):  # None: from the beginning
+        with _open(path, max_pixels, threads=1) as clip:
+            shown = _shown_at(clip, time_s, start_s)
+            if shown is not None and (start_s is None or shown[0] <= time_s + clip.track.tick_s):
+                picture = make_picture(shown[1], clip.stream.sample_aspect_ratio, longest)
+                return Moment(shown[0], picture)
+    raise ImageUnreadableError(path=path, reason=_NO_FRAME)
+
+
+def _shown_at(clip: _Clip, time_s: float, start_s: float | None) -> tuple[float, VideoFrame] | None:
+    """The last frame up to a time, or the first one after it; seeks to ``start_s`` before."""
+    track = clip.track
+    if start_s is not None:
+        ticks = max(round((start_s + track.offset_s) / track.tick_s), 0)
+        with suppress(track.damage):  # without an index it is read from where it is
+            clip.container.seek(ticks, stream=clip.stream)
+    shown: tuple[float, VideoFrame] | None = None
+    for frame in track.decode_all():
+        at_s = track.seconds(frame)
+        if at_s is None:
+            continue
+        if shown is not None and at_s > time_s + track.tick_s / 2:
+            break
+        shown = at_s, frame
+    return shown
 
 
 def is_live_photo_pair(facts: VideoFacts, picture_names: Collection[str], video_name: str) -> bool:

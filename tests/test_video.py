@@ -53,6 +53,7 @@ from indexer.video import (
     hash_video,
     is_live_photo_pair,
     read_facts,
+    read_moment,
     read_moments,
 )
 
@@ -296,6 +297,23 @@ def test_a_live_recording_without_a_duration_is_measured(
     write_video(path, scenes(stills), VP8, container_options={"live": "1"})
     assert facts(path).duration_s == pytest.approx(sum(SCENES_S), abs=0.3)
     assert len(moments(path, max_moments=4)) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", H264_NO_KEYS), ("a.webm", VP8), ("a.avi", MJPEG), ("a.mts", H264), ("a.mpg", MPEG2)],
+)
+def test_a_moment_can_be_read_again_by_its_time(
+    stills: list[Pixels], tmp_path: Path, name: str, codec: Codec
+) -> None:
+    path = write_video(tmp_path / name, scenes(stills), codec)
+    for first in moments(path):
+        again = read_moment(path, first.time_s, max_pixels=MAX_PIXELS, target_side=224)
+        assert again.time_s == pytest.approx(first.time_s, abs=0.001)
+        one, other = (np.asarray(image, dtype=np.int16) for image in (first.image, again.image))
+        assert np.abs(one - other).mean() < 2
+    late = read_moment(path, 1000.0, max_pixels=MAX_PIXELS, target_side=224)
+    assert nearest(late.image, stills) == len(CUTS_S) - 1
 
 
 # --- what is said beside the pixels ---------------------------------------------------------
