@@ -1,8 +1,6 @@
 """``python -m clipsearch`` is the command ``clipsearch``."""
 
-import sys
-
-from clipsearch.cli import main
+from clipsearch.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -1,10 +1,11 @@
-"""The core's own commands: search, similar, info, models, check, forget, backup."""
+"""The core's own commands: search, similar, models, check, forget, backup."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipsearch import errors
 from clipsearch.command import (
@@ -12,18 +13,21 @@ from clipsearch.command import (
     add_json_argument,
     add_library_argument,
     add_model_argument,
+    clock,
     print_json,
     say,
 )
-from clipsearch.config import Settings, resolve
+from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.errors import UsageError
-from clipsearch.library import Library
-from clipsearch.searcher import DEFAULT_TOP, SearchHit
-from clipsearch.searcher import search as find
-from clipsearch.searcher import similar as find_similar
+
+if TYPE_CHECKING:
+    from clipsearch.library import Library
+    from clipsearch.searcher import SearchHit
 
 
-def _open(arguments: Namespace) -> tuple[Library, Settings]:
+def open_library(arguments: Namespace) -> tuple[Library, Settings]:
+    from clipsearch.library import Library
+
     library = Library.open(resolve(vars(arguments)).library)
     return library, resolve(vars(arguments), library.settings())
 
@@ -64,10 +68,16 @@ def _run_search(arguments: Namespace) -> int:
             reason='Say what to search for: clipsearch search "a dog on the beach", '
             "or clipsearch search --image photo.jpg"
         )
-    library, settings = _open(arguments)
+    if words and arguments.model is None:
+        from clipsearch.headstart import begin
+
+        begin(resolve(vars(arguments)))
+    library, settings = open_library(arguments)
+    from clipsearch import searcher
+
     with library:
         space = _space_to_search(library, arguments)
-        hits = find(
+        hits = searcher.search(
             library,
             words or None,
             image=arguments.image,
@@ -85,9 +95,11 @@ def _configure_similar(parser: ArgumentParser) -> None:
 
 
 def _run_similar(arguments: Namespace) -> int:
-    library, settings = _open(arguments)
+    library, settings = open_library(arguments)
+    from clipsearch import searcher
+
     with library:
-        hits = find_similar(
+        hits = searcher.similar(
             library,
             arguments.image,
             top=arguments.top,
@@ -116,14 +128,19 @@ def _space_to_search(library: Library, arguments: Namespace) -> str | None:
 
 
 def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: str) -> int:
+    printed: set[Path] = set()
     for hit in hits:
         if arguments.json:
             print_json(asdict(hit))
         elif arguments.paths:
+            if hit.path in printed:
+                continue  # another moment of the same video
+            printed.add(hit.path)
             print(hit.path, end="\0" if arguments.null else "\n")
         else:
             copies = f"  (and {len(hit.paths) - 1} more)" if len(hit.paths) > 1 else ""
-            print(f"{hit.rank:>4}  {hit.score:.3f}  {hit.path}{copies}")
+            place = "" if hit.time_s is None else f"  at {clock(hit.time_s)}"
+            print(f"{hit.rank:>4}  {hit.score:.3f}  {hit.path}{place}{copies}")
     if not hits and library.counts().items == 0:
         say("The library is empty. Add a photo folder with: clipsearch index FOLDER")
     if arguments.open_sheet is not None and hits:
@@ -137,80 +154,6 @@ def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: 
 
 search = Command(_configure_search, _run_search)
 similar = Command(_configure_similar, _run_similar)
-
-
-# --- info -----------------------------------------------------------------------------------
-
-
-def _configure_info(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--failures", action="store_true", help="list the files that could not be read, and why"
-    )
-    add_json_argument(parser)
-    add_library_argument(parser)
-
-
-def _run_info(arguments: Namespace) -> int:
-    library, settings = _open(arguments)
-    with library:
-        if arguments.failures:
-            return _list_failures(library, as_json=arguments.json)
-        from clipsearch.index import active_faiss
-
-        counts = library.counts()
-        active = library.active_space()
-        record = {
-            "library": library.path,
-            "model": active.address if active else settings.model,
-            **asdict(counts),
-            "roots": [root.path for root in library.roots()],
-            "revision": library.revision,
-            "faiss": active_faiss(),
-            "spaces": [
-                {
-                    "id": space.id,
-                    "model": space.address,
-                    "dim": space.space.dim,
-                    "runtime": space.runtime,
-                    "precision": space.precision,
-                    "embedded": space.embedded,
-                    "active": space.active,
-                }
-                for space in library.spaces()
-            ],
-        }
-        if arguments.json:
-            print_json(record)
-            return errors.DONE
-        print(f"library   {library.path}")
-        print(f"model     {record['model']}")
-        print(f"pictures  {counts.items:,} in {counts.files:,} files")
-        for root in library.roots():
-            print(f"folder    {root.path}")
-        if counts.missing:
-            print(f"missing   {counts.missing:,} files were there before and are not now")
-        if counts.failures:
-            print(f"failures  {counts.failures:,} (list them: clipsearch info --failures)")
-        for space in library.spaces():
-            state = "in use" if space.active else "kept"
-            print(
-                f"vectors   {space.embedded:,} x {space.space.dim} of {space.address}, "
-                f"{space.runtime} {space.precision}, {state}"
-            )
-        print(f"faiss     {record['faiss']}")
-    return errors.DONE
-
-
-def _list_failures(library: Library, *, as_json: bool) -> int:
-    for failure in library.failures():
-        if as_json:
-            print_json(asdict(failure))
-        else:
-            print(f"{failure.path}: {failure.reason}")
-    return errors.DONE
-
-
-info = Command(_configure_info, _run_info)
 
 
 # --- models ---------------------------------------------------------------------------------
@@ -249,6 +192,7 @@ def _use_model(arguments: Namespace) -> int:
     if arguments.address is None:
         raise UsageError(reason="Name the model: clipsearch models use ADDRESS")
     from clipsearch.encoders import compile_encoder, resolve_address
+    from clipsearch.library import Library
 
     settings = resolve(vars(arguments))
     address = resolve_address(arguments.address, settings=settings, notify=say)
@@ -276,7 +220,7 @@ def _configure_check(parser: ArgumentParser) -> None:
 
 
 def _run_check(arguments: Namespace) -> int:
-    library, _ = _open(arguments)
+    library, _ = open_library(arguments)
     with library:
         report = library.check(repair=arguments.repair)
         for problem in report.problems:
@@ -307,7 +251,7 @@ def _configure_forget(parser: ArgumentParser) -> None:
 
 
 def _run_forget(arguments: Namespace) -> int:
-    library, _ = _open(arguments)
+    library, _ = open_library(arguments)
     with library, library.writer() as writer:
         for path in arguments.paths:
             report = writer.forget(path.expanduser().absolute())
@@ -332,7 +276,7 @@ def _configure_backup(parser: ArgumentParser) -> None:
 
 
 def _run_backup(arguments: Namespace) -> int:
-    library, _ = _open(arguments)
+    library, _ = open_library(arguments)
     with library:
         library.backup(arguments.file)
         size = arguments.file.stat().st_size

@@ -15,6 +15,7 @@ from clipsearch.errors import UsageError
 ENVIRONMENT_PREFIX = "CLIPSEARCH_"
 DEFAULT_MODEL = "auto"
 DEFAULT_MAX_PIXELS = 200_000_000
+DEFAULT_TOP = 20  # answers
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 7860
     token: str = ""
+
+    @property
+    def compiled_dir(self) -> Path:
+        """Where the compiled models lie, each in a folder named by its space."""
+        return self.cache_dir / "compiled"
 
     @property
     def thread_count(self) -> int:

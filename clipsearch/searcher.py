@@ -6,31 +6,33 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from clipsearch.config import Settings, resolve
+from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import NotInLibraryError, QueryError, SpaceMismatchError, UsageError
-from clipsearch.images import load_image
 from clipsearch.index import VectorIndex, open_index
 from clipsearch.library import Library, SpaceRecord
 from clipsearch.vectors import Vector, unit_rows, unit_vector
 
-DEFAULT_TOP = 20
+if TYPE_CHECKING:
+    from PIL import Image
+
 MAX_TOP = 10_000
 
 
 @dataclass(frozen=True)
 class SearchHit:
-    """One found picture. ``score`` is the cosine to the question, in [-1, 1]."""
+    """One found picture or moment. ``score`` is the cosine to the question, in [-1, 1]."""
 
     rank: int  # 1 is the best
     score: float
     item: int
     path: Path
     paths: tuple[Path, ...]  # every copy, ``path`` first
+    time_s: float | None = None  # of a moment of a video: where in it
 
 
 class Searcher:
@@ -112,11 +114,11 @@ class Searcher:
 
     def _image_vector(self, space: SpaceRecord, image: Path | Image.Image) -> Vector:
         encoder = self._encoder_of(space)
-        picture = (
-            image
-            if isinstance(image, Image.Image)
-            else load_image(image, max_pixels=self._settings.max_pixels)
-        )
+        if isinstance(image, Path):
+            from clipsearch.images import load_image  # words alone need no Pillow
+
+            image = load_image(image, max_pixels=self._settings.max_pixels)
+        picture = image
         vector: Vector = encoder.encode_images(encoder.preprocess(picture.convert("RGB"))[None])[0]
         return vector
 
@@ -150,8 +152,8 @@ class Searcher:
             for identity, score in zip(found.ids, found.scores, strict=True)
             if int(identity) != leave_out
         ][:top]
-        paths = self._library.paths([identity for identity, _ in pairs])
-        return _ranked(pairs, paths)
+        identities = [identity for identity, _ in pairs]
+        return _ranked(pairs, self._library.paths(identities), self._library.times(identities))
 
     def _current_index(self, space: SpaceRecord) -> VectorIndex:
         with self._loading:
@@ -230,12 +232,21 @@ def _combined(parts: Sequence[Vector]) -> Vector:
     return unit_vector(np.sum(unit_rows(np.stack(list(parts))), axis=0))
 
 
-def _ranked(pairs: list[tuple[int, float]], paths: dict[int, list[Path]]) -> list[SearchHit]:
+def _ranked(
+    pairs: list[tuple[int, float]], paths: dict[int, list[Path]], times: dict[int, float]
+) -> list[SearchHit]:
     hits: list[SearchHit] = []
     for item, score in pairs:
         copies = tuple(paths.get(item, ()))
         if copies:  # the last copy may have been forgotten since the index was read
             hits.append(
-                SearchHit(rank=len(hits) + 1, score=score, item=item, path=copies[0], paths=copies)
+                SearchHit(
+                    rank=len(hits) + 1,
+                    score=score,
+                    item=item,
+                    path=copies[0],
+                    paths=copies,
+                    time_s=times.get(item),
+                )
             )
     return hits

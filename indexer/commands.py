@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,11 +23,13 @@ from clipsearch.config import Settings, resolve
 from clipsearch.errors import UsageError
 from clipsearch.library import Library
 from indexer.pipeline import DEFAULT_BATCH_SIZE, index_library
-from indexer.report import IndexReport, duration
+from indexer.preview import preview
+from indexer.priority import lower_priority, on_battery
+from indexer.progress import Progress
+from indexer.report import IndexReport
 
-_BAR_WIDTH = 28
-_BAR_EVERY_S = 0.1
-_LINE_EVERY_S = 10.0  # where stderr is no terminal, such as a log
+_BATTERY_CHECK_S = 15.0
+_PAUSE_S = 0.5
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -61,11 +62,22 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels", type=int, metavar="N", help="refuse larger pictures (default 200000000)"
     )
+    parser.add_argument(
+        "--gentle",
+        action="store_true",
+        help="let other programs go first, and pause while the machine runs on its battery",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="look at names, sizes and times only, say what a run would do, and change nothing",
+    )
     add_json_argument(parser)
     parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
     parser.epilog = (
         "Ctrl-C stops after saving what is done; the next run goes on from there. Exit code 100\n"
-        "means that this run met files it could not read: clipsearch info --failures lists them."
+        "means that this run met files it could not read: clipsearch info --failures lists them.\n"
+        "With --json, each line is one event: progress, failure, and at the end the summary."
     )
 
 
@@ -74,16 +86,21 @@ def _run(arguments: Namespace) -> int:
         raise UsageError(reason=f"--batch-size must be at least 1, not {arguments.batch_size}")
     folders = [_checked(path) for path in arguments.paths]
     base = resolve(vars(arguments))
-    if not folders and not (base.library / "library.db").exists():
+    exists = (base.library / "library.db").exists()
+    if not folders and not exists:
         raise UsageError(
             reason=f"There is no library at {base.library} yet. "
             "Name a photo folder: clipsearch index ~/Photos"
         )
+    if arguments.dry_run and not exists:
+        return _preview(None, folders, arguments)
     with Library.open(base.library, create=True) as library:
         if not folders and not library.roots():
             raise UsageError(
                 reason="This library has no folders yet. Name one: clipsearch index ~/Photos"
             )
+        if arguments.dry_run:
+            return _preview(library, folders, arguments)
         settings = resolve(vars(arguments), library.settings())
         report = _index(library, folders, settings, arguments)
     return _tell(report, arguments)
@@ -98,11 +115,25 @@ def _checked(path: Path) -> Path:
     return path.absolute()
 
 
+def _preview(library: Library | None, folders: list[Path], arguments: Namespace) -> int:
+    found = preview(library, folders)
+    if arguments.json:
+        print_json({"event": "preview", **found.as_record()})
+    else:
+        for line in found.lines():
+            print(line)
+    return errors.DONE
+
+
 def _index(
     library: Library, folders: list[Path], settings: Settings, arguments: Namespace
 ) -> IndexReport:
-    shown = Progress()
+    shown = Progress(quiet=arguments.quiet, as_json=arguments.json)
     with _interruptible() as stop:
+        should_stop = stop.is_wanted
+        if arguments.gentle:
+            lower_priority()
+            should_stop = _pausing_on_battery(stop.is_wanted, shown.say)
         try:
             return index_library(
                 library,
@@ -110,69 +141,51 @@ def _index(
                 settings=settings,
                 verify_model=arguments.model is not None,
                 batch_size=arguments.batch_size,
-                progress=None if arguments.quiet else shown.show,
-                notify=None if arguments.quiet else shown.say,
-                should_stop=stop.is_wanted,
+                progress=shown.show,
+                on_failure=shown.fail,
+                notify=shown.say,
+                should_stop=should_stop,
             )
         finally:
             shown.end()
 
 
+def _pausing_on_battery(
+    is_stop_wanted: Callable[[], bool],
+    notify: Callable[[str], None],
+    is_on_battery: Callable[[], bool | None] = on_battery,
+) -> Callable[[], bool]:
+    """``is_stop_wanted``, but while the machine is on its battery it answers only to stop."""
+    checked_at = -_BATTERY_CHECK_S
+
+    def should_stop() -> bool:
+        nonlocal checked_at
+        if time.monotonic() - checked_at < _BATTERY_CHECK_S:
+            return is_stop_wanted()
+        if is_on_battery():
+            notify("On battery: paused until the machine is plugged in (Ctrl-C stops)")
+            while is_on_battery() and not is_stop_wanted():
+                time.sleep(_PAUSE_S)
+            if not is_stop_wanted():
+                notify("Plugged in: going on")
+        checked_at = time.monotonic()
+        return is_stop_wanted()
+
+    return should_stop
+
+
 def _tell(report: IndexReport, arguments: Namespace) -> int:
     if arguments.json:
-        for failure in report.failures:
-            print_json({"path": failure.path, "failure": failure.reason})
-        print_json(report.as_record())
+        print_json({"event": "summary", **report.as_record()})
     if not arguments.quiet:
         for note in report.notes:
             say(note)
-        say(report.summary())
+        for line in report.lines():
+            say(line)
     if report.interrupted:
         say("Interrupted; what is done is saved. Run the same command again to continue.")
         return errors.INTERRUPTED
     return errors.SOME_FILES_SKIPPED if report.failures else errors.DONE
-
-
-class Progress:
-    """How far it is, on stderr: a bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stderr.isatty()
-        self._started = time.monotonic()
-        self._shown_at = self._started
-        self._has_bar = False
-
-    def show(self, done: int, total: int) -> None:
-        """``done`` of ``total`` files have been read."""
-        now = time.monotonic()
-        every = _BAR_EVERY_S if self._is_terminal else _LINE_EVERY_S
-        if done == 0:
-            self._started = self._shown_at = now
-        finished = done == total and self._has_bar
-        if not total or (now - self._shown_at < every and not finished):
-            return
-        self._shown_at = now
-        rate = done / max(now - self._started, 1e-6)
-        left = duration((total - done) / rate) if rate else "?"
-        text = f"{done:,}/{total:,} files  {rate:,.0f} images/s  {left} left"
-        if self._is_terminal:
-            filled = "█" * (_BAR_WIDTH * done // total)
-            sys.stderr.write(f"\r{filled:░<{_BAR_WIDTH}} {text}\x1b[K")
-            sys.stderr.flush()
-            self._has_bar = True
-        else:
-            say(text)
-
-    def say(self, message: str) -> None:
-        """A line that does not disturb the bar."""
-        self.end()
-        say(message)
-
-    def end(self) -> None:
-        """Leaves the bar's line."""
-        if self._has_bar:
-            sys.stderr.write("\n")
-            self._has_bar = False
 
 
 class _Stop:

@@ -1,4 +1,4 @@
-"""Readings in, committed batches out: a picture's row, item and vector go together.
+"""Readings in, committed batches out: a photo's row, item, words and vectors go together.
 
 Encoding happens outside of transactions; one transaction writes what is complete.
 """
@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from clipsearch.encoders import Encoder
-from clipsearch.library import Batch, FileRecord, FileState, LibraryWriter, NewItem
-from clipsearch.vectors import Matrix
+from clipsearch.library import Batch, Description, FileRecord, FileState, LibraryWriter, NewItem
+from clipsearch.vectors import Matrix, Pixels
 from indexer.changes import NOT_READ_MTIME_NS
-from indexer.reading import Reading
+from indexer.reading import MomentReading, Reading, moment_item
 from indexer.report import Failure, IndexReport
 
 COMMIT_AFTER_FILES = 256
@@ -25,11 +25,11 @@ Key = tuple[int, str]  # root id and relative path
 
 
 class Filler:
-    """Turns the readings of one run, in order, into batches.
+    """Turns the readings of one run, in any order, into batches.
 
-    A picture's row, its item and its vector are committed together, so a crash leaves either all
+    A photo's row, its items and their vectors are committed together, so a crash leaves either all
     or nothing of it. ``previous`` are the rows that the library had, ``gone_items`` how many files
-    each item lost in this run.
+    each item lost in this run. ``on_failure`` hears of each new failure.
     """
 
     def __init__(
@@ -39,7 +39,9 @@ class Filler:
         previous: Mapping[Key, FileRecord],
         gone_items: Counter[int],
         batch_size: int,
+        on_failure: Callable[[Failure], None],
     ) -> None:
+        self._on_failure = on_failure
         self._writer = writer
         self._report = report
         self._previous = previous
@@ -67,6 +69,8 @@ class Filler:
                 self._settle(reading.content_hash, reading.failure)
         elif reading.pixels is not None:
             self._to_encode.append(reading)
+        elif reading.moments is not None:
+            self._take_video(reading, reading.moments)
         elif reading.known_item is not None:
             self._link(reading)
         elif reading.content_hash in self._outcomes:
@@ -82,34 +86,62 @@ class Filler:
         """Makes the vectors of everything that waits for one."""
         if not self._to_encode:
             return
-        assert self._encoder is not None  # noqa: S101 - pixels were made by it
         readings, self._to_encode = self._to_encode, []
-        pixels = np.stack([reading.pixels for reading in readings if reading.pixels is not None])
-        try:
-            vectors = self._encoder.encode_images(pixels)
-        except BaseException:
-            self.commit()  # what was made before the trouble is kept
-            raise
-        self._vectors.append(vectors)
-        self._report.embedded += len(readings)
+        pixels = [reading.pixels for reading in readings if reading.pixels is not None]
+        self._vectors.append(self._encoded(pixels))
         for reading in readings:
             self._hashes.append(reading.content_hash)
             if reading.item is None:
                 self._link(reading)
             else:
                 self._new_items.append(reading.item)
+                self._keep_words(reading)
                 self._add(reading)
             self._settle(reading.content_hash, None)
+
+    def _take_video(self, reading: Reading, moments: tuple[MomentReading, ...]) -> None:
+        """Makes the vectors of a video's moments at once, so that they are committed together."""
+        vectors = self._encoded([moment.pixels for moment in moments])
+        if reading.item is not None:
+            self._new_items.append(reading.item)
+            self._new_items += [moment_item(reading.item, moment) for moment in moments]
+        if len(vectors):
+            self._vectors.append(vectors)
+        self._hashes += [moment.content_hash for moment in moments]
+        if reading.job.is_backlog:
+            return
+        self._keep_words(reading)
+        self._add(reading)
+        self._settle(reading.content_hash, None)
+
+    def _encoded(self, pixels: list[Pixels]) -> Matrix:
+        """(n, dim) unit rows of n pictures, a batch at a time."""
+        assert self._encoder is not None  # noqa: S101 - pixels were made for it
+        made = []
+        for start in range(0, len(pixels), self._batch_size):
+            try:
+                batch = np.stack(pixels[start : start + self._batch_size])
+                made.append(self._encoder.encode_images(batch))
+            except BaseException:
+                self.commit()  # what was made before the trouble is kept
+                raise
+        self._report.embedded += len(pixels)
+        return np.concatenate(made) if made else np.empty((0, self._encoder.space.dim), np.float32)
 
     def commit(self) -> None:
         """Writes everything that is complete in one transaction."""
         self._committed_at = time.monotonic()
-        if not (self._files or self._hashes):
+        if not (self._files or self._hashes or self._descriptions):
             return
         vectors = None
         if self._hashes:
             vectors = (self._space_id, self._hashes, np.concatenate(self._vectors))
-        batch = Batch(new_items=self._new_items, vectors=vectors, files=self._files, missing=[])
+        batch = Batch(
+            new_items=self._new_items,
+            vectors=vectors,
+            files=self._files,
+            descriptions=self._descriptions,
+        )
         self._clear()
         self._writer.commit(batch)
 
@@ -138,6 +170,7 @@ class Filler:
         """A row for content that the library holds; an item that lacked a vector has its rows."""
         if reading.job.is_backlog:
             return
+        self._keep_words(reading)
         record = self._known_row(reading)
         if record is not None and record.item_id == reading.known_item is not None:
             self._report.unchanged += 1  # only its time or inode is another
@@ -157,6 +190,7 @@ class Filler:
             self._report.known_failures += 1
         else:
             self._report.failures.append(failure)
+            self._on_failure(failure)
         self._write_row(reading, failure=reason)
 
     def _is_known_failure(self, reading: Reading, reason: str) -> bool:
@@ -183,11 +217,17 @@ class Filler:
                 inode=file.inode,
                 content_hash=None if failure else reading.content_hash,
                 failure=failure,
+                sidecars=file.sidecars,
             )
         )
 
+    def _keep_words(self, reading: Reading) -> None:
+        if reading.description is not None:
+            self._descriptions.append(reading.description)
+
     def _clear(self) -> None:
         self._files: list[FileState] = []
+        self._descriptions: list[Description] = []
         self._new_items: list[NewItem] = []
         self._hashes: list[str] = []
         self._vectors: list[Matrix] = []

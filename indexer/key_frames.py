@@ -74,8 +74,8 @@ class Track:
         except self.damage:
             return []
 
-    def decode_all(self) -> Iterator[Frame]:
-        """Every frame from here on, in order of time."""
+    def frames(self) -> Iterator[Frame]:
+        """Every frame from here on, in the order of their times."""
         for packet in self.read():
             yield from self.decode(packet)
         yield from self.drain()

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from clipsearch.config import DEFAULT_MAX_PIXELS, Settings
 from clipsearch.encoders import Encoder
-from clipsearch.library import Batch, FileState, Library, LibraryWriter, RootRecord, SpaceRecord
-from indexer.changes import NOT_READ_MTIME_NS, Plan, plan_changes
+from clipsearch.library import (
+    Batch,
+    FileState,
+    ItemRecord,
+    Library,
+    LibraryWriter,
+    RootRecord,
+    SpaceRecord,
+)
+from indexer.changes import NOT_READ_MTIME_NS, Plan, plan_changes, same_contents
+from indexer.decoders import DecoderPool
 from indexer.filling import Filler
+from indexer.hashing import hash_file
 from indexer.model import EncoderLoader, StandardLoader, Target, choose_target
 from indexer.reading import EncoderOnDemand, Job, Reader, Reading
 from indexer.report import Failure, IndexReport
-from indexer.scan import scan
+from indexer.scan import FoundFile, scan
 
 DEFAULT_BATCH_SIZE = 32
 _RETRIED_WITH = "failures_tried_with_max_pixels"
@@ -30,18 +41,22 @@ def index_library(
     roots: Sequence[Path] = (),
     *,
     settings: Settings,
+    only: Sequence[Path] | None = None,
     verify_model: bool = False,
     batch_size: int = DEFAULT_BATCH_SIZE,
     loader: EncoderLoader | None = None,
     progress: Callable[[int, int], None] | None = None,
+    on_failure: Callable[[Failure], None] | None = None,
     notify: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> IndexReport:
     """Brings the library up to date with some folders, or with all it knows.
 
+    ``only`` are files and folders below known roots: nothing else is looked at again.
     ``settings.model`` names the model; ``verify_model`` says that it was asked for by name, so it
-    is loaded even if nothing is new. ``progress`` hears (done, total) in files to read. When
-    ``should_stop`` becomes true, what is encoded is committed and the rest left for the next run.
+    is loaded even if nothing is new. ``progress`` hears (done, total) in files to read,
+    ``on_failure`` each file that this run is the first to find unreadable. When ``should_stop``
+    becomes true, what is encoded is committed and the rest left for the next run.
     Raises LibraryLockedError, StorageError and what loading the model raises; unreadable files
     are in the report.
     """
@@ -51,8 +66,10 @@ def index_library(
         run = _Run(library, writer, settings, loader)
         run.batch_size = batch_size
         run.progress = progress or run.progress
+        run.on_failure = on_failure or run.on_failure
         run.should_stop = should_stop or run.should_stop
         target = choose_target(library, settings, verify=verify_model, notify=notify)
+        run.only = only
         report = run.execute(roots, target)
     if not report.interrupted:
         loader.finish()
@@ -71,6 +88,8 @@ class _Run:
         self, library: Library, writer: LibraryWriter, settings: Settings, loader: EncoderLoader
     ) -> None:
         self.progress: Callable[[int, int], None] = lambda _done, _total: None
+        self.only: Sequence[Path] | None = None
+        self.on_failure: Callable[[Failure], None] = lambda _failure: None
         self.should_stop: Callable[[], bool] = lambda: False
         self._library = library
         self._writer = writer
@@ -83,12 +102,22 @@ class _Run:
     def execute(self, roots: Sequence[Path], target: Target) -> IndexReport:
         chosen = self._roots(roots)
         plans = [self._plan(root) for root in chosen]
+        self._note_inodes(plans)
         new = [
-            Job(root.path / file.relpath, root.id, file)
+            Job(root.path / file.relpath, root.id, file, describe=_has_words(file, plan))
             for root, plan in zip(chosen, plans, strict=True)
             for file in plan.read
         ]
-        self._reader = Reader(self._library, self._on_demand, set(), self._settings.max_pixels)
+        with DecoderPool(self._settings.thread_count, self._settings.max_pixels) as decoders:
+            self._decoders = decoders
+            self._read_all(new, plans, target)
+        if not self._report.interrupted:
+            self._finish(chosen, plans)
+        return self._report
+
+    def _read_all(self, new: Sequence[Job], plans: Sequence[Plan], target: Target) -> None:
+        limit = self._settings.max_pixels
+        self._reader = Reader(self._library, self._on_demand, self._decoders, limit)
         self._filler = self._make_filler(plans)
         self._pictures = len(new) + self._library.counts().items
         self._target = target
@@ -98,14 +127,13 @@ class _Run:
             # Only the model itself can say whether the items have its vectors.
             self._on_demand.provide(self._load)
         self._read([*new, *self._backlog()])
-        if not self._report.interrupted:
-            self._finish(chosen, plans)
-        return self._report
 
     # --- before reading ---------------------------------------------------------------------
 
     def _roots(self, given: Sequence[Path]) -> list[RootRecord]:
         """The roots that cover the given folders, or all; each once."""
+        if self.only is not None:
+            return [root for root in self._library.roots() if _places(root.path, self.only)]
         if not given:
             return self._library.roots()
         for path in given:
@@ -118,12 +146,24 @@ class _Run:
         limit = self._settings.max_pixels
         tried = int(self._library.settings().get(_RETRIED_WITH, DEFAULT_MAX_PIXELS))
         known = self._library.files(root.id)
-        plan = plan_changes(root.id, scan(root.path), known, retry_failures=limit > tried)
+        places = None if self.only is None else _places(root.path, self.only)
+        plan = plan_changes(
+            root.id,
+            scan(root.path, only=places),
+            known,
+            retry_failures=limit > tried,
+            same_contents=same_contents(self._library, root.path, hash_file),
+        )
         self._report.unchanged += plan.unchanged
         self._report.known_failures += plan.known_failures
-        if plan.note is not None:
-            self._report.notes.append(plan.note)
+        self._report.notes += plan.notes
         return plan
+
+    def _note_inodes(self, plans: Sequence[Plan]) -> None:
+        """Records the numbers that a disk gave its files when it was mounted anew."""
+        inodes = {file: inode for plan in plans for file, inode in plan.inodes.items()}
+        if inodes:
+            self._writer.commit(Batch(inodes=inodes))
 
     def _make_filler(self, plans: Sequence[Plan]) -> Filler:
         previous = {
@@ -134,7 +174,7 @@ class _Run:
         gone = Counter(
             record.item_id for plan in plans for record in plan.gone if record.item_id is not None
         )
-        return Filler(self._writer, self._report, previous, gone, self.batch_size)
+        return Filler(self._writer, self._report, previous, gone, self.batch_size, self.on_failure)
 
     def _fill(self, space: SpaceRecord) -> None:
         """Sets the space to fill; the first one of a library is searched from its first batch."""
@@ -163,9 +203,18 @@ class _Run:
         lacking = self._lacking()
         paths = self._library.paths(lacking)
         items = self._library.items([item for item in lacking if paths.get(item)])
-        return [
-            Job(paths[item][0], content_hash=record.content_hash) for item, record in items.items()
-        ]
+        moments: dict[int, list[ItemRecord]] = {}
+        jobs = []
+        for item, record in items.items():
+            if record.parent_id is None:
+                jobs.append(Job(paths[item][0], content_hash=record.content_hash))
+            else:
+                moments.setdefault(record.parent_id, []).append(record)
+        for video, record in self._library.items(list(moments)).items():
+            times = tuple((item.content_hash, item.time_s or 0.0) for item in moments[video])
+            path = paths[moments[video][0].id][0]
+            jobs.append(Job(path, content_hash=record.content_hash, moments=times))
+        return jobs
 
     def _lacking(self) -> list[int]:
         if self._space is None:
@@ -176,7 +225,7 @@ class _Run:
     # --- reading ----------------------------------------------------------------------------
 
     def _read(self, jobs: Sequence[Job]) -> None:
-        """Reads all jobs in threads, a bounded number ahead, and takes the readings in order."""
+        """Has all jobs read, a bounded number ahead, and takes the readings as they arrive."""
         self._pictures = len(jobs)
         done = 0
         self.progress(done, len(jobs))
@@ -192,36 +241,44 @@ class _Run:
         threads = self._settings.thread_count
         ahead = 2 * (threads + self.batch_size)
         remaining = iter(jobs)
+        finished: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._on_demand.wanted.add_done_callback(finished.put)
         with ThreadPoolExecutor(threads, thread_name_prefix="clipsearch-read") as pool:
-            submitted = deque(
-                pool.submit(self._reader.read, job) for job in islice(remaining, ahead)
-            )
+
+            def submit(count: int) -> int:
+                submitted = [
+                    pool.submit(self._reader.read, job) for job in islice(remaining, count)
+                ]
+                for future in submitted:
+                    future.add_done_callback(finished.put)
+                return len(submitted)
+
+            outstanding = submit(ahead)
             try:
-                while submitted:
-                    reading = self._wait_for(submitted.popleft())
-                    if reading is None:
+                while outstanding:
+                    future = self._next(finished)
+                    if future is None:
                         self._report.interrupted = True
                         return
-                    submitted.extend(
-                        pool.submit(self._reader.read, job) for job in islice(remaining, 1)
-                    )
-                    yield reading
+                    if future is self._on_demand.wanted:
+                        if not self._on_demand.is_settled:
+                            self._on_demand.provide(self._load)
+                        continue
+                    outstanding += submit(1) - 1
+                    yield future.result()
             finally:
                 self._on_demand.refuse(CancelledError())
+                if outstanding:  # nobody waits for what is still being decoded
+                    self._decoders.stop()
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _wait_for(self, future: Future[Reading]) -> Reading | None:
-        """The reading, once it is there; loads the model as soon as a thread asks. None: stop."""
+    def _next(self, finished: SimpleQueue[Future[Any]]) -> Future[Any] | None:
+        """What is finished next; None when the run is to stop."""
         while not self.should_stop():
-            if self._on_demand.is_settled:
-                wait([future], timeout=_STOP_CHECK_S)
-            else:
-                either: list[Future[Any]] = [future, self._on_demand.wanted]
-                wait(either, _STOP_CHECK_S, FIRST_COMPLETED)
-                if self._on_demand.wanted.done():
-                    self._on_demand.provide(self._load)
-            if future.done():
-                return future.result()
+            try:
+                return finished.get(timeout=_STOP_CHECK_S)
+            except Empty:
+                continue
         return None
 
     # --- after reading ----------------------------------------------------------------------
@@ -276,3 +333,20 @@ class _Run:
             f"{lacking:,} pictures could not be read for {self._target.address}: searches keep "
             f"using {active.address}. Make the pictures readable and run clipsearch index again"
         )
+
+
+def _has_words(file: FoundFile, plan: Plan) -> bool:
+    """True if sidecars say something about a file, or did when it was last read."""
+    previous = plan.previous.get(file.relpath)
+    return bool(file.sidecars or (previous is not None and previous.sidecars))
+
+
+def _places(root: Path, only: Sequence[Path]) -> list[str]:
+    """What of ``only`` lies in a root, as relative paths; a folder around it stands for all."""
+    found = []
+    for path in only:
+        if path == root or path in root.parents:
+            return ["."]
+        if path.is_relative_to(root):
+            found.append(path.relative_to(root).as_posix())
+    return found

@@ -1,45 +1,70 @@
-"""One file in, everything but its vector out: hash, pixels, metadata and thumbnail, read once."""
+"""One file in, everything but its vector out: hash, pixels, words and thumbnail, read once."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from typing import Any
 
-import xxhash
-from PIL import Image
+import numpy as np
 
 from clipsearch.encoders import Encoder
-from clipsearch.errors import ImageError, ImageNotFoundError, ImageTooLargeError
-from clipsearch.images import THUMBNAIL_SIDE, Metadata, make_thumbnail, read_file, read_picture
-from clipsearch.library import Library, NewItem
+from clipsearch.images import THUMBNAIL_SIDE
+from clipsearch.library import MOMENT, PICTURE, Description, Library, NewItem
+from clipsearch.library import VIDEO as VIDEO_ITEM
 from clipsearch.vectors import Pixels
+from indexer.changes import settled_mtime_ns
+from indexer.decoder_process import (
+    COMPUTE_S,
+    PIXELS_PER_S,
+    VIDEO,
+    preprocessing_record,
+    thumbnail_path,
+)
+from indexer.decoders import DECODE_S, OPEN_S, Decoder, DecoderDiedError, DecoderPool
+from indexer.hashing import moment_hash
+from indexer.places import place_name
 from indexer.scan import FoundFile
+from indexer.sidecar_stamps import stamped_names
 
 _THUMBNAIL_TARGET_SIDE = THUMBNAIL_SIDE // 2  # a reduced JPEG keeps twice this
 
-# Pictures above this are decoded one at a time, so that several threads never hold several of
+# Pictures above this are decoded one at a time, so that several processes never hold several of
 # them: 40 million pixels take 160 MB, twice that while transparency is laid on white.
 _LARGE_PIXELS = 40_000_000
 
 
 @dataclass(frozen=True)
 class Job:
-    """A file to read. ``content_hash`` is set for an item that only lacks a vector."""
+    """A file to read. ``content_hash`` is set for items that only lack a vector.
+
+    ``moments`` are the times of those items, by their own hashes, if they are moments of a video.
+    """
 
     path: Path
     root_id: int = 0
     file: FoundFile | None = None
     content_hash: str | None = None
+    moments: tuple[tuple[str, float], ...] = ()
+    describe: bool = False  # its words are read again even if its content is known
 
     @property
     def is_backlog(self) -> bool:
-        """True for an item that lacks a vector; its file rows are as they should be."""
+        """True for items that lack a vector; their file rows are as they should be."""
         return self.file is None
+
+
+@dataclass(frozen=True)
+class MomentReading:
+    """One moment of a video: its own content hash, where it is, and what the model sees."""
+
+    content_hash: str
+    time_s: float
+    pixels: Pixels
 
 
 @dataclass(frozen=True)
@@ -47,8 +72,9 @@ class Reading:
     """What one file gave. Exactly one of these holds:
 
     ``left`` the file is not settled and stays as it is in the library; ``failure`` it is not
-    usable; ``pixels`` it needs a vector; none of them: its content is in the library, or is made
-    by an earlier reading of the same run.
+    usable; ``pixels`` it needs a vector; ``moments`` is not None: it is a video that needs one
+    for each of them; none of them: its content is in the library, or is made by another reading
+    of the same run.
     """
 
     job: Job
@@ -56,7 +82,9 @@ class Reading:
     content_hash: str = ""
     known_item: int | None = None
     item: NewItem | None = None  # when the library does not hold the content
+    description: Description | None = None
     pixels: Pixels | None = None  # (3, h, w)
+    moments: tuple[MomentReading, ...] | None = None
     failure: str | None = None
     was_read: bool = True  # False: the file could not even be opened
     left: str | None = None
@@ -89,7 +117,7 @@ class EncoderOnDemand:
         except BaseException as error:
             self.refuse(error)
             raise
-        model_side = max(encoder.preprocess(Image.new("RGB", (8, 8))).shape[-2:])
+        model_side = max(encoder.preprocessing.height, encoder.preprocessing.width)
         self.target_side = max(model_side, _THUMBNAIL_TARGET_SIDE)
         self._encoder.set_result(encoder)
         return encoder
@@ -101,7 +129,7 @@ class EncoderOnDemand:
 
 
 class Reader:
-    """Reads files in worker threads; the first to meet a new content decodes it.
+    """Reads files in decoder processes; the first to meet a new content has it decoded.
 
     ``embedded`` holds the items that already have a vector in the space being filled.
     """
@@ -110,12 +138,13 @@ class Reader:
         self,
         library: Library,
         encoder: EncoderOnDemand,
-        embedded: Collection[int],
+        decoders: DecoderPool,
         max_pixels: int,
     ) -> None:
-        self.embedded = embedded
+        self.embedded: Collection[int] = ()
         self._library = library
         self._encoder = encoder
+        self._decoders = decoders
         self._max_pixels = max_pixels
         self._claimed: set[str] = set()
         self._claiming = threading.Lock()
@@ -124,49 +153,114 @@ class Reader:
 
     def read(self, job: Job) -> Reading:
         """Never raises for what a file can cause."""
-        try:
-            before = _look(job)
-            data = read_file(job.path)
-            if _look(job) != before:
-                return Reading(job, left="it changed while it was being read")
-        except (FileNotFoundError, ImageNotFoundError):
-            return Reading(job, left="it was removed before it could be read")
-        except ImageError as error:
-            return Reading(job, job.file, failure=_reason(error, job.path), was_read=False)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            return Reading(job, job.file, failure=reason, was_read=False)
-        content_hash = hash_content(data)
+        with self._decoders.borrow() as decoder:
+            try:
+                return self._read(job, decoder)
+            except DecoderDiedError as error:
+                return Reading(job, job.file, failure=str(error), was_read=error.is_settled)
+
+    def _read(self, job: Job, decoder: Decoder) -> Reading:
+        request = {"do": "open", "path": str(job.path), "max_pixels": self._max_pixels}
+        read_at_ns = time.time_ns()
+        answer, _ = decoder.ask(request, OPEN_S)
+        if answer["status"] == "left":
+            return Reading(job, left=answer["reason"])
+        if answer["status"] == "unopened":
+            return Reading(job, job.file, failure=answer["reason"], was_read=False)
+        content_hash = answer["hash"]
         if job.content_hash not in (None, content_hash):
             return Reading(job, left="its content changed")
+        size, mtime_ns, inode = answer["file"]
+        file = None
+        if job.file is not None:
+            settled = settled_mtime_ns(mtime_ns, read_at_ns)
+            file = job.file._replace(size=size, mtime_ns=settled, inode=inode)
         known_item = self._library.item_by_hash([content_hash]).get(content_hash)
-        if not self._claim(content_hash, known_item):
-            return Reading(job, before, content_hash, known_item)
-        return self._decode(job, before, data, content_hash, known_item)
-
-    def _decode(
-        self, job: Job, file: FoundFile, data: bytes, content_hash: str, known_item: int | None
-    ) -> Reading:
-        try:
-            # The encoder says how large a picture it needs; asking waits until it is loaded.
-            encoder = self._encoder.ask()
-            if known_item is not None and known_item in self.embedded:
-                return Reading(job, file, content_hash, known_item)  # seen only with its space
-            image, metadata = self._picture(data, str(job.path))
-            pixels = encoder.preprocess(image)
-            self._keep_thumbnail(image, content_hash)
-        except ImageError as error:
-            reason = _reason(error, job.path)
-            return Reading(job, file, content_hash, known_item, failure=reason)
-        except MemoryError:
-            reason = "not enough memory to prepare it"
-            return Reading(job, file, content_hash, known_item, failure=reason)
-        item = None if known_item is not None else _new_item(content_hash, len(data), metadata)
-        return Reading(job, file, content_hash, known_item, item, pixels)
-
-    def _claim(self, content_hash: str, known_item: int | None) -> bool:
-        """True for the one reading that has to make this content's vector."""
+        reading = Reading(job, file, content_hash, known_item)
+        if "failure" in answer:
+            return replace(reading, failure=answer["failure"])
+        is_video = answer["kind"] == VIDEO
+        if not self._claim(content_hash, known_item, is_video=is_video and not job.is_backlog):
+            return self._described(reading, decoder, is_video=is_video)
+        encoder = self._encoder.ask()  # it says how large a picture it needs
         if known_item is not None and known_item in self.embedded:
+            return reading  # seen only with its space
+        try:
+            if is_video:
+                return self._video(reading, decoder, encoder)
+            if answer["pixels"] <= _LARGE_PIXELS:
+                return self._picture(reading, decoder, encoder, answer["pixels"])
+            with self._one_large:
+                return self._picture(reading, decoder, encoder, answer["pixels"])
+        except DecoderDiedError as error:
+            return replace(reading, failure=str(error), was_read=error.is_settled)
+
+    def _picture(
+        self, reading: Reading, decoder: Decoder, encoder: Encoder, pixels: int
+    ) -> Reading:
+        compute_s = COMPUTE_S + pixels / PIXELS_PER_S
+        request = {
+            "do": "picture",
+            "preprocessing": preprocessing_record(encoder.preprocessing),
+            "target_side": self._encoder.target_side,
+            "thumbnail": str(thumbnail_path(self._thumbnails, reading.content_hash)),
+            "compute_s": compute_s,
+            "sidecars": _sidecars(reading.job),
+        }
+        answer, attached = decoder.ask(request, DECODE_S + compute_s)
+        if answer["status"] == "failed":
+            return replace(reading, failure=answer["reason"])
+        found = _unpacked(answer, attached)
+        if reading.job.is_backlog:
+            return replace(reading, pixels=found)
+        description = _description(reading.content_hash, answer["described"])
+        if reading.known_item is not None:
+            return replace(reading, pixels=found, description=description)
+        item = _new_item(answer, description, PICTURE)
+        return replace(reading, pixels=found, description=description, item=item)
+
+    def _video(self, reading: Reading, decoder: Decoder, encoder: Encoder) -> Reading:
+        request = {
+            "do": "video",
+            "content_hash": reading.content_hash,
+            "preprocessing": preprocessing_record(encoder.preprocessing),
+            "target_side": self._encoder.target_side,
+            "thumbnails": str(self._thumbnails),
+            "sidecars": _sidecars(reading.job),
+        }
+        moments: list[MomentReading] = []
+        answer, attached = decoder.ask(request, DECODE_S)
+        while answer["status"] in ("moment", "progress"):
+            if answer["status"] == "moment":
+                time_s = float(answer["time_s"])
+                name = moment_hash(reading.content_hash, time_s)
+                moments.append(MomentReading(name, time_s, _unpacked(answer, attached)))
+            answer, attached = decoder.answer(DECODE_S)
+        if answer["status"] == "failed":
+            return replace(reading, failure=answer["reason"])
+        if reading.job.is_backlog:
+            return replace(reading, moments=_nearest(reading.job.moments, moments))
+        description = _description(reading.content_hash, answer["described"])
+        item = _new_item(answer, description, VIDEO_ITEM)
+        return replace(reading, item=item, description=description, moments=tuple(moments))
+
+    def _described(self, reading: Reading, decoder: Decoder, *, is_video: bool) -> Reading:
+        """Known content: read again in words if this file has sidecars, or had some."""
+        job = reading.job
+        if reading.known_item is None or is_video or not job.describe:
+            return reading
+        request = {"do": "describe", "sidecars": _sidecars(job)}
+        answer, _ = decoder.ask(request, DECODE_S)
+        if answer["status"] == "failed":
+            return reading
+        return replace(reading, description=_description(reading.content_hash, answer["described"]))
+
+    def _claim(self, content_hash: str, known_item: int | None, *, is_video: bool) -> bool:
+        """True for the one reading that has to make this content's vectors.
+
+        A known video has its moments, which are committed along with it.
+        """
+        if known_item is not None and (is_video or known_item in self.embedded):
             return False
         with self._claiming:
             if content_hash in self._claimed:
@@ -174,56 +268,65 @@ class Reader:
             self._claimed.add(content_hash)
             return True
 
-    def _picture(self, data: bytes, name: str) -> tuple[Image.Image, Metadata]:
-        read = partial(read_picture, data, name=name, target_side=self._encoder.target_side)
-        try:
-            return read(max_pixels=min(self._max_pixels, _LARGE_PIXELS))
-        except ImageTooLargeError:
-            with self._one_large:  # it may still be within the real limit
-                return read(max_pixels=self._max_pixels)
 
-    def _keep_thumbnail(self, image: Image.Image, content_hash: str) -> None:
-        """Saves the thumbnail; a full or read-only disk is met when the library is written."""
-        destination = self._thumbnails / content_hash[:2] / f"{content_hash}.webp"
-        if destination.exists():
-            return
-        try:
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile(dir=destination.parent, suffix=".tmp", delete=False) as file:
-                file.write(make_thumbnail(image))
-            Path(file.name).replace(destination)
-        except OSError:
-            return  # thumbnails are a cache: they can be made again from the photo
+def _sidecars(job: Job) -> list[str]:
+    return stamped_names(job.file.sidecars) if job.file is not None else []
 
 
-def hash_content(data: bytes) -> str:
-    """Names a content: xxh3 with 128 bits over the whole file, 32 hex digits.
-
-    It runs at the speed of memory, where the cryptographic hashes would cost about a tenth of
-    decoding; 128 bits make an accidental meeting among a billion photos less likely than 1e-20.
-    """
-    return xxhash.xxh3_128_hexdigest(data)
+def _unpacked(answer: dict[str, Any], attached: bytes) -> Pixels:
+    return np.frombuffer(attached, np.uint8).reshape(answer["shape"])
 
 
-def _look(job: Job) -> FoundFile:
-    status = job.path.stat()
-    relpath = job.file.relpath if job.file else ""
-    return FoundFile(relpath, status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-def _new_item(content_hash: str, size: int, metadata: Metadata) -> NewItem:
-    facts = {"make": metadata.make, "model": metadata.model}
+def _new_item(answer: dict[str, Any], description: Description, kind: str) -> NewItem:
     return NewItem(
-        content_hash=content_hash,
-        width=metadata.width,
-        height=metadata.height,
-        format=metadata.format,
-        bytes=size,
-        taken_at=metadata.taken_at,
-        metadata={name: value for name, value in facts.items() if value},
+        content_hash=description.content_hash,
+        width=answer["width"],
+        height=answer["height"],
+        format=answer["format"],
+        bytes=answer["bytes"],
+        taken_at=description.taken_at,
+        metadata=description.metadata,
+        kind=kind,
     )
 
 
-def _reason(error: ImageError, path: Path) -> str:
-    """The message without the path, which the library keeps beside it."""
-    return str(error).removeprefix(f"{path} ")
+def _description(content_hash: str, said: dict[str, Any]) -> Description:
+    metadata = said["metadata"]
+    if "latitude" in metadata and "longitude" in metadata:
+        place = place_name(metadata["latitude"], metadata["longitude"])
+        if place is not None:
+            metadata["place"] = place
+    return Description(
+        content_hash=content_hash,
+        taken_at=said["taken_at"],
+        metadata=metadata,
+        tags=tuple((name, origin) for name, origin in said["tags"]),
+        captions=tuple((text, source) for text, source in said["captions"]),
+    )
+
+
+def _nearest(
+    wanted: tuple[tuple[str, float], ...], found: list[MomentReading]
+) -> tuple[MomentReading, ...]:
+    """For each moment that the library holds, the pixels of the nearest one that was decoded."""
+    if not found:
+        return ()
+    return tuple(
+        replace(
+            min(found, key=lambda moment: abs(moment.time_s - time_s)),
+            content_hash=content_hash,
+            time_s=time_s,
+        )
+        for content_hash, time_s in wanted
+    )
+
+
+def moment_item(video: NewItem, moment: MomentReading) -> NewItem:
+    """The item of a moment, below its video's."""
+    return replace(
+        video,
+        content_hash=moment.content_hash,
+        kind=MOMENT,
+        parent_hash=video.content_hash,
+        time_s=moment.time_s,
+    )

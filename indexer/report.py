@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from clipsearch.library import failure_kind
+
+_REASONS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class IndexReport:
         }
 
     def summary(self) -> str:
-        """One line: what happened, in how long; zeros are left out except for what was added."""
+        """What happened, in how long; zeros are left out except for what was added."""
         counts = (
             (self.added, "added"),
             (self.changed, "changed"),
@@ -67,10 +73,23 @@ class IndexReport:
             (len(self.left), "left for the next run"),
         )
         parts = [f"{count:,} {what}" for count, what in counts if count or what == "added"]
-        line = f"{', '.join(parts)} in {duration(self.seconds)}"
+        return f"{', '.join(parts)} in {duration(self.seconds)}"
+
+    def lines(self) -> Iterator[str]:
+        """What happened, why files were skipped, and what to do next; one line each."""
+        yield self.summary()
+        reasons = Counter(failure_kind(failure.reason) for failure in self.failures)
+        for reason, count in reasons.most_common(_REASONS_SHOWN):
+            yield f"  skipped {count:,}: {reason}"
         if self.failures or self.known_failures:
-            line += "; list failures with: clipsearch info --failures"
-        return line
+            yield "Which files, and why: clipsearch info --failures"
+        if self.left:
+            yield "Files that were still changing are read at the next run: clipsearch index"
+        if self.added + self.moved + self.copied and not self.interrupted:
+            yield (
+                'Now search them: clipsearch search "a dog on the beach", '
+                "or in the browser: clipsearch serve"
+            )
 
 
 def duration(seconds: float) -> str:

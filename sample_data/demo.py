@@ -28,14 +28,20 @@ TYPED = [
     ("a motorcycle in a garage", "motorcycle.png"),
     ("an orange flower", "flower.jpg"),
     ("a rocket ready for launch", "rocket.jpg"),
+    ("the Eiffel tower", "tower.jpg"),
     ("a tower at night", "tower.jpg"),
     ("a temple with trees around it", "temple.jpg"),
     ("a man with a camera", "photographer.png"),
     ("a cheetah running", "cheetah-running.jpg"),
     ("a page of a book", "page.png"),
-    ("a lion resting on a rock", "lion.jpg"),  # the small model takes it for a cheetah
 ]
-NEEDED = len(TYPED) - 1
+# Asked all the same, so that nobody takes the small model for more than it is: see its model card.
+BEYOND = [
+    ("a person in a space suit", "astronaut.png"),
+    ("old coins", "coins.png"),
+    ("a lion resting on a rock", "lion.jpg"),
+]
+NEEDED = len(TYPED)
 SHOWN = 5
 
 
@@ -54,12 +60,16 @@ def run(folder: Path) -> int:
     )
     if indexed.returncode:
         return indexed.returncode
-    print(f"3. {len(TYPED)} typed questions, and the photo that came first")
+    questions = [*TYPED, *BEYOND]
+    print(
+        f"3. {len(questions)} typed questions, and the photo that came first. "
+        f"The last {len(BEYOND)} are known to be too hard for the small model"
+    )
     with clipsearch.open_library(library_path) as library:
         searcher = Searcher(library)
         rows: list[tuple[str, list[SearchHit]]] = []
         right = 0
-        for words, expected in TYPED:
+        for words, expected in questions:
             hits = searcher.search(words, top=SHOWN)
             rows.append((f'"{words}"', hits))
             right += _tell(f'"{words}"', hits, expected)
@@ -75,7 +85,7 @@ def run(folder: Path) -> int:
     sheet = folder / "results.jpg"
     write_sheet(rows, sheet)
     print(
-        f"{right} of {len(TYPED)} typed questions found the right photo first "
+        f"{right} of {len(questions)} typed questions found the right photo first "
         f"(at least {NEEDED} are expected); {time.monotonic() - started:.1f} s in all"
     )
     print(f"The answers as a picture: {sheet}")

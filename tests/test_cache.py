@@ -85,6 +85,15 @@ def test_a_flipped_byte_anywhere_leads_to_a_rebuild(library: Library) -> None:
             assert is_cached(library)
 
 
+def test_an_empty_space_is_cached_like_any_other(library: Library) -> None:
+    with library.writer() as writer:
+        other = EmbeddingSpace("other", "weights", "preprocess", 16)
+        space = writer.add_space(other, address="o", runtime="r", precision="f32")
+    for _ in range(2):
+        assert len(open_index(library, space)) == 0
+    assert cache._load(library.path / "index" / space.id, library.state) is not None
+
+
 def test_missing_files_are_made_again(library: Library) -> None:
     expected = answers(library)
     folder = library.path / "index" / active(library).id

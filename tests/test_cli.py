@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,8 +21,9 @@ PROBE = """
 import sys
 from clipsearch.cli import main
 code = main(sys.argv[1:])
-heavy = {"torch", "open_clip", "gradio", "fastapi", "pandas", "matplotlib"} & set(sys.modules)
-print("IMPORTED", *sorted(heavy), file=sys.stderr)
+heavy = {"torch", "open_clip", "gradio", "fastapi", "pandas", "matplotlib", "faiss"}
+heavy |= {"PIL", "openvino.tools.ovc"} if sys.argv[1] == "search" else set()
+print("IMPORTED", *sorted(heavy & set(sys.modules)), file=sys.stderr)
 sys.exit(code)
 """
 
@@ -70,6 +72,7 @@ def test_help_costs_no_heavy_import_and_documents_every_flag(arguments: list[str
 
 
 def test_a_text_search_imports_neither_torch_nor_gradio(indexed: dict[str, str]) -> None:
+    assert clipsearch(indexed, "search", "a cat").returncode == 0  # the search cache is there now
     done = subprocess.run(
         [sys.executable, "-c", PROBE, "search", "a cat", "--top", "1", "--json"],
         env=indexed,
@@ -81,6 +84,57 @@ def test_a_text_search_imports_neither_torch_nor_gradio(indexed: dict[str, str])
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip().endswith("IMPORTED"), done.stderr
     assert json.loads(done.stdout)["path"].endswith("cat.png")
+
+
+def test_a_search_asks_the_network_for_nothing(indexed: dict[str, str]) -> None:
+    """OpenVINO would tell its makers that it was imported, from a process of its own."""
+    probe = """
+import os, sys
+def refuse(event, arguments):
+    if event.startswith("socket.") or event in ("os.fork", "subprocess.Popen"):
+        os.write(2, f"{event} {arguments}\\n".encode())
+        os._exit(99)
+sys.addaudithook(refuse)
+sys.argv[0] = "clipsearch"
+from clipsearch.cli import run
+run()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", probe, "search", "a cat", "--top", "1", "--paths"],
+        env=indexed,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("cat.png")
+
+
+def test_a_search_that_cannot_load_its_guess_answers_all_the_same(
+    indexed: dict[str, str], tmp_path: Path
+) -> None:
+    """The model is loaded early by a guess from the search cache; the database decides."""
+    path = tmp_path / "copy.clipsearch"
+    shutil.copytree(indexed["CLIPSEARCH_LIBRARY"], path)
+    environment = {**indexed, "CLIPSEARCH_LIBRARY": str(path)}
+    expected = clipsearch(indexed, "search", "a cat", "--json").stdout
+    assert clipsearch(environment, "search", "a cat", "--json").stdout == expected
+    for wrong in ("0123456789abcdef", "manifest.json"):
+        (path / "index" / wrong).mkdir()
+        (path / "index" / wrong / "manifest.json").touch()
+        assert clipsearch(environment, "search", "a cat", "--json").stdout == expected
+
+
+def test_an_answer_that_cannot_be_written_is_no_success(indexed: dict[str, str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    command = f"{sys.executable} -m clipsearch search cat > /dev/full"
+    done = subprocess.run(
+        ["bash", "-c", command], env=indexed, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert b"No space left" in done.stderr
 
 
 def test_search_prints_data_on_stdout_in_every_form(indexed: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,11 @@ def test_it_is_small_and_open_clip_loads_it_as_it_is() -> None:
     assert RECOMMENDED[0].dim == ours.space.dim
 
 
+def _beyond(words: str, photo: str) -> Any:
+    """A question that the model gets wrong; one that learns it has to be moved to the others."""
+    return pytest.param(words, photo, marks=pytest.mark.xfail(strict=True, reason="too hard yet"))
+
+
 @pytest.mark.parametrize(
     ("words", "photo"),
     [
@@ -54,6 +60,9 @@ def test_it_is_small_and_open_clip_loads_it_as_it_is() -> None:
         ("a man with a camera", "photographer.png"),
         ("grass", "grass.png"),
         ("handwriting", "handwriting.png"),
+        _beyond("a lion", "lion.jpg"),
+        _beyond("an astronaut", "astronaut.png"),
+        _beyond("a temple", "temple.jpg"),
     ],
 )
 def test_everyday_words_find_their_photo_first(

@@ -17,6 +17,7 @@ from PIL import Image
 
 from clipsearch.config import Settings, resolve
 from clipsearch.encoders import compile_encoder, is_compiled, load_encoder
+from clipsearch.encoders.loading import start_loading_text
 from clipsearch.encoders.openclip import load_openclip
 from clipsearch.errors import (
     ClipsearchError,
@@ -179,11 +180,24 @@ def test_a_damaged_compiled_file_is_made_again(model_dir: Path, tmp_path: Path) 
     data[len(data) // 2] ^= 1
     damaged.write_bytes(data)
     heard: list[str] = []
+    start_loading_text(space.id, own)
     encoder = load_encoder(address, settings=own, space=space, notify=heard.append)
     assert encoder.runtime == "torch-cpu"
     assert any("torch" in line for line in heard)
     assert compile_encoder(address, settings=own)
     assert load_encoder(address, settings=own).runtime == "openvino"
+
+
+def test_a_model_loaded_early_is_the_one_that_answers(model_dir: Path, settings: Settings) -> None:
+    address = f"local-dir:{model_dir}"
+    assert compile_encoder(address, settings=settings)
+    expected = load_encoder(address, settings=settings)
+    start_loading_text(expected.space.id, replace(settings, model="guessed"))
+    early = load_encoder(address, settings=settings)
+    assert early is not expected
+    assert early.address == address
+    np.testing.assert_array_equal(early.encode_texts(TEXTS), expected.encode_texts(TEXTS))
+    assert load_encoder(address, settings=settings) is not early
 
 
 def test_a_moved_folder_keeps_its_space_and_other_weights_do_not(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +109,29 @@ def test_what_faiss_would_take_without_a_word_is_refused(
     with pytest.raises(VectorError, match=told):
         index.put(np.array(ids), vectors.astype(np.float32))
     assert len(index) == 0
+
+
+def test_faiss_itself_gives_the_same_answers_from_the_saved_file(tmp_path: Path) -> None:
+    import faiss
+
+    chance = np.random.default_rng(3)
+    ids, vectors = np.arange(10, 60), unit_rows(chance.standard_normal((50, DIM)))
+    index = FaissIndex(DIM)
+    index.put(ids, vectors)
+    rows_at = index.save(tmp_path / "saved.faiss")
+    theirs = faiss.read_index(str(tmp_path / "saved.faiss"))
+    data = (tmp_path / "saved.faiss").read_bytes()[rows_at:]
+    read = FaissIndex.over(ids, np.frombuffer(data, np.float32).reshape(-1, DIM))
+    query = unit_rows(chance.standard_normal((1, DIM)))[0]
+    scores, places = theirs.search(query[None], 9)
+    for ours in (index, read):
+        found = ours.search(query, 9)
+        assert found.ids.tolist() == ids[places[0]].tolist()
+        np.testing.assert_allclose(found.scores, scores[0], atol=1e-6)
+    read.put(np.array([99]), query[None])
+    assert read.search(query, 1).ids.tolist() == [99]
+    with pytest.raises(VectorError):
+        FaissIndex.over(ids[1:], vectors)
 
 
 def test_a_question_that_is_no_vector_is_refused() -> None:

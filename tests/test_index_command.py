@@ -146,7 +146,7 @@ def test_ctrl_c_saves_what_is_done_and_the_next_run_does_the_rest(
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         thumbnails = library_path / "thumbs"
-        if thumbnails.exists() and sum(1 for _ in thumbnails.glob("*/*.webp")) > 60:
+        if thumbnails.exists() and sum(1 for _ in thumbnails.glob("*/*.jpg")) > 60:
             process.send_signal(signal.SIGINT)
             break
         time.sleep(0.02)

@@ -168,13 +168,28 @@ def test_names_that_are_not_valid_text_come_back_as_they_were(
         assert writer.forget(tmp_path / odd).files == 1
 
 
+def test_a_path_is_found_in_either_way_to_write_its_accents(
+    library: Library, tmp_path: Path
+) -> None:
+    composed, decomposed = "\u00e9t\u00e9", "e\u0301te\u0301"
+    (tmp_path / composed).mkdir()
+    with library.writer() as writer:
+        root = writer.add_root(tmp_path / composed)
+        add(writer, root, {f"{decomposed}/{decomposed}.jpg": "aa"})
+        item = library.item_at(tmp_path / composed / decomposed / f"{decomposed}.jpg")
+        assert item is not None
+        for one, other in ((composed, composed), (decomposed, decomposed), (composed, decomposed)):
+            assert library.item_at(tmp_path / one / other / f"{other}.jpg") == item
+        assert writer.forget(tmp_path / decomposed).files == 1
+
+
 def test_forget_removes_rows_items_and_thumbnails_but_no_photo(
     library: Library, tmp_path: Path
 ) -> None:
     photo = tmp_path / "photos" / "a.jpg"
     photo.parent.mkdir()
     photo.write_bytes(b"a photo")
-    thumb = library.path / "thumbs" / "aa" / "aa.webp"
+    thumb = library.path / "thumbs" / "aa" / "aa.jpg"
     thumb.parent.mkdir(parents=True)
     thumb.touch()
     names = {"a.jpg": "aa", "d/b.jpg": "bb", "d/copy.jpg": "aa", "dx.jpg": "cc"}

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from clipsearch.config import Settings, resolve
 from clipsearch.encoders import Encoder
 from clipsearch.library import Library
 from clipsearch.vectors import EmbeddingSpace, Matrix, Pixels
-from indexer import reading
+from indexer.decoders import Decoder
 from indexer.model import StandardLoader
 from indexer.pipeline import index_library
 from indexer.report import IndexReport
@@ -63,13 +64,16 @@ def index(library: Library, settings: Settings) -> Index:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are opened from now on."""
     names: list[str] = []
-    original = reading.read_file
+    original = Decoder.ask
 
-    def noted(path: Path) -> bytes:
-        names.append(path.name)
-        return original(path)
+    def noted(
+        decoder: Decoder, request: dict[str, Any], timeout_s: float
+    ) -> tuple[dict[str, Any], bytes]:
+        if request["do"] == "open":
+            names.append(Path(request["path"]).name)
+        return original(decoder, request, timeout_s)
 
-    monkeypatch.setattr(reading, "read_file", noted)
+    monkeypatch.setattr(Decoder, "ask", noted)
     return names
 
 
@@ -281,6 +285,7 @@ def test_what_fails_in_the_model_loses_nothing_that_was_made(
             self._encoder, self._batches = encoder, 0
             self.space: EmbeddingSpace = encoder.space
             self.runtime, self.precision = encoder.runtime, encoder.precision
+            self.preprocessing = encoder.preprocessing
 
         def preprocess(self, image: Image.Image) -> Pixels:
             return self._encoder.preprocess(image)

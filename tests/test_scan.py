@@ -104,3 +104,108 @@ def test_odd_names_are_ordinary(tmp_path: Path) -> None:
     names = ["new\nline.jpg", "q'uo\"te.jpg", "日本 語.jpg", "%41;--.jpg", " lead.jpg", "é.jpg"]
     touch(*(tmp_path / name for name in names))
     assert found(tmp_path) == sorted(names)
+
+
+def only(root: Path, *paths: str) -> list[str]:
+    return [file.relpath for file in scan(root, only=paths).files]
+
+
+def test_the_caches_of_other_programs_are_left_out(tmp_path: Path) -> None:
+    caches = [
+        ".@__thumb/a.jpg",
+        ".thumbnails/a.png",
+        ".picasaoriginals/a.jpg",
+        ".Trash-1000/files/a.jpg",
+        ".trashed-1700000000-a.jpg",
+        "@Recycle/a.jpg",
+        "#snapshot/today/a.jpg",
+        "Catalog.lrcat-data/a.jpg",
+        "appdata_ocx1y2z3/preview/a.jpg",
+        "files_trashbin/files/a.jpg",
+        "thumbs/a.jpg",
+        "encoded-video/a.jpg",
+        "storage/cache/thumbnails/a.jpg",
+        "made/a.jpg",
+    ]
+    touch(*(tmp_path / name for name in caches))
+    markers = ["thumbs/.immich", "encoded-video/.immich", "upload/.immich", "storage/.ppstorage"]
+    touch(*(tmp_path / name for name in (*markers, "made/CACHEDIR.TAG")))
+    pictures = ["upload/a.jpg", "my thumbs/a.jpg", "old/thumbs/a.jpg", "storage room/a.jpg"]
+    touch(*(tmp_path / name for name in pictures))
+    assert found(tmp_path) == sorted(pictures)
+
+
+def test_of_apples_libraries_only_the_originals_count(tmp_path: Path) -> None:
+    library = tmp_path / "My Photos.photoslibrary"
+    touch(
+        library / "originals" / "A" / "a.jpg",
+        library / "resources" / "derivatives" / "a.jpg",
+        library / "cover.jpg",
+        tmp_path / "old.photolibrary" / "Masters" / "2009" / "b.jpg",
+        tmp_path / "old.photolibrary" / "Thumbnails" / "b.jpg",
+    )
+    expected = ["My Photos.photoslibrary/originals/A/a.jpg", "old.photolibrary/Masters/2009/b.jpg"]
+    assert found(tmp_path) == expected
+    assert found(library) == ["originals/A/a.jpg"], "also when it is the root"
+    assert only(tmp_path, "My Photos.photoslibrary/resources", "old.photolibrary") == expected[1:]
+
+
+def test_only_the_named_paths_are_looked_at(tmp_path: Path) -> None:
+    names = ["a/1.jpg", "a/2.jpg", "a/deep/3.jpg", "a-b/4.jpg", "b/5.jpg", "b/in/6.jpg", "7.jpg"]
+    touch(*(tmp_path / name for name in names))
+    assert only(tmp_path, "a") == ["a/1.jpg", "a/2.jpg", "a/deep/3.jpg"]
+    assert only(tmp_path, "a/2.jpg", "b/in/", "./7.jpg") == ["7.jpg", "a/2.jpg", "b/in/6.jpg"]
+    assert only(tmp_path, "a/deep", "a", "a/1.jpg", "a-b") == sorted(names[:4])
+    assert only(tmp_path, "nothing", "a/nothing.jpg", "a/1.jpg/x", "../b") == []
+    assert only(tmp_path) == []
+    assert only(tmp_path, "b", "") == sorted(names), "the root is everything"
+    assert scan(tmp_path, only=["a/deep", "a"]).only == ("a",)
+    assert scan(tmp_path / "none", only=["a"]).absent
+
+
+def test_looking_again_leaves_out_what_the_whole_scan_leaves_out(tmp_path: Path) -> None:
+    touch(
+        tmp_path / ".hidden" / "in" / "a.jpg",
+        tmp_path / "@eaDir" / "a.jpg",
+        tmp_path / "private" / "in" / "a.jpg",
+        tmp_path / "b" / "a.png",
+        tmp_path / "b" / "a.jpg",
+    )
+    (tmp_path / ".clipsearchignore").write_text("private/\n*.png\n")
+    assert only(tmp_path, ".hidden/in", "@eaDir/a.jpg", "private/in", "b/a.png", "b/a.jpg") == [
+        "b/a.jpg"
+    ]
+    (tmp_path / "b" / ".clipsearchignore").write_text("!a.png\n")
+    assert only(tmp_path, "b/.clipsearchignore") == ["b/a.jpg", "b/a.png"], "stands for its folder"
+
+
+def test_looking_again_follows_no_link_to_a_folder(tmp_path: Path) -> None:
+    """Whether a link counts depends on what else leads to its folder: only a whole scan knows."""
+    root = tmp_path / "root"
+    touch(root / "real" / "a.jpg", tmp_path / "far" / "in" / "b.jpg", tmp_path / "c.jpg")
+    (root / "link").symlink_to(tmp_path / "far")
+    (root / "real" / "c.jpg").symlink_to(tmp_path / "c.jpg")
+    assert found(root) == ["link/in/b.jpg", "real/a.jpg", "real/c.jpg"]
+    result = scan(root, only=["link/in", "real"])
+    assert [file.relpath for file in result.files] == ["real/a.jpg", "real/c.jpg"]
+    assert result.skipped == ("link",)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_looking_again_names_a_folder_without_permission_on_the_way(tmp_path: Path) -> None:
+    touch(tmp_path / "locked" / "in" / "a.jpg")
+    (tmp_path / "locked").chmod(0)
+    try:
+        result = scan(tmp_path, only=["locked/in/a.jpg"])
+    finally:
+        (tmp_path / "locked").chmod(0o700)
+    assert [entry.relpath for entry in result.unreadable] == ["locked"]
+
+
+def test_a_burst_of_ten_thousand_paths_is_looked_at_in_one_go(tmp_path: Path) -> None:
+    names = [f"{number % 3}/{number}.jpg" for number in range(10_000)]
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+    for name in names[::10]:
+        (tmp_path / name).touch()
+    assert only(tmp_path, *names) == sorted(names[::10])

@@ -6,6 +6,7 @@ from datetime import datetime
 from html import escape as escape_html
 from pathlib import Path
 
+from clipsearch.command import clock
 from ui.service import Answer, Found, Picture, Summary
 
 _LEAST_RATIO, _GREATEST_RATIO = 0.5, 2.6  # so that a panorama does not take a whole screen
@@ -73,12 +74,17 @@ def gallery(answer: Answer) -> str:
 
 def _tile(found: Found) -> str:
     name = escape(found.path.name)
+    badge = ""
+    if found.time_s is not None:
+        name = f"{name} at {clock(found.time_s)}"
+        badge = f"<span class='cs-time'>▶ {clock(found.time_s)}</span>"
     ratio = min(max(found.width / max(found.height, 1), _LEAST_RATIO), _GREATEST_RATIO)
     return (
         f"<li style='--ratio:{ratio:.3f}'>"
         f"<button type='button' class='cs-hit' data-item='{found.item}' "
         f"data-score='{found.score:.8f}' title='{name}'>"
         f"<img src='thumb/{found.item}' alt='{name}' loading='lazy' decoding='async'>"
+        f"{badge}"
         f"<span class='cs-score' aria-label='score {found.score:.3f}'>{found.score:.3f}</span>"
         "</button></li>"
     )
@@ -94,7 +100,7 @@ def picture(shown: Picture, score: float | None) -> str:
     return (
         f"<dialog class='cs-picture' aria-label='{name}' data-item='{shown.item}'>"
         "<button type='button' class='cs-close' aria-label='Close'>×</button>"
-        f"<figure><img src='view/{shown.item}' alt='{name}'></figure>"
+        f"<figure>{_seen(shown, name)}</figure>"
         f"<section><h2>{name}</h2><dl>{facts}</dl>"
         "<div class='cs-actions'>"
         f"<button type='button' class='cs-similar' data-item='{shown.item}'>More like this</button>"
@@ -106,14 +112,35 @@ def picture(shown: Picture, score: float | None) -> str:
     )
 
 
+def _seen(shown: Picture, name: str) -> str:
+    """The picture, or the video, ready to play from the moment that was found."""
+    if shown.time_s is None:
+        return f"<img src='view/{shown.item}' alt='{name}'>"
+    start = f"{shown.time_s:.3f}"
+    return (
+        f"<video controls playsinline preload='metadata' poster='view/{shown.item}' "
+        f"src='original/{shown.item}#t={start}' data-start='{start}' aria-label='{name}'></video>"
+    )
+
+
 def _facts(shown: Picture, score: float | None) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     if score is not None:
         facts.append(("Score", f"{score:.3f}"))
     if shown.taken_at:
         facts.append(("Taken", escape(_date(shown.taken_at))))
-    if shown.camera:
-        facts.append(("Camera", escape(shown.camera)))
+    if shown.time_s is not None:
+        facts.append(("At", clock(shown.time_s)))
+    if shown.captions:
+        facts.append(("Caption", "<br>".join(escape(text) for text in shown.captions)))
+    for term, text in (
+        ("Tags", ", ".join(shown.tags)),
+        ("Place", shown.place),
+        ("Camera", shown.camera),
+        ("Exposure", shown.exposure),
+    ):
+        if text:
+            facts.append((term, escape(text)))
     facts.append(("Dimensions", f"{shown.width} × {shown.height}"))
     facts.append(("File", f"{escape(shown.format)}, {_size(shown.size_bytes)}"))
     label = "Path" if len(shown.paths) < 2 else "Paths"

@@ -16,6 +16,13 @@ watch("value", () => {
     if (dialog.returnValue !== "similar") tileOf(item)?.focus();
   });
   dialog.showModal();
+  const film = dialog.querySelector("video");
+  film?.addEventListener("error", () => {
+    // A film that the browser cannot play is shown by its moment.
+    const still = Object.assign(new Image(), { src: film.poster, alt: film.ariaLabel });
+    film.replaceWith(still);
+  });
+  dialog.addEventListener("close", () => film?.pause());
   const now = tiles().indexOf(tileOf(item));
   const [previous, next] = dialog.querySelectorAll("[data-step]");
   previous.disabled = now <= 0;

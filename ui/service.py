@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -20,9 +21,10 @@ from clipsearch.errors import (
     ImageUnreadableError,
     NotInLibraryError,
 )
-from clipsearch.images import load_image, make_thumbnail
-from clipsearch.library import ItemRecord, Library
+from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, load_image, make_thumbnail
+from clipsearch.library import ItemRecord, Library, camera_name
 from clipsearch.searcher import Searcher
+from indexer.video import read_frame
 
 VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
 _VIEW_QUALITY = 88
@@ -35,6 +37,13 @@ _BROWSER_TYPES = {
     "WEBP": "image/webp",
     "GIF": "image/gif",
     "BMP": "image/bmp",
+    "AVIF": "image/avif",
+    # Browsers play what they can of these; a film that they cannot is still a download.
+    "MP4": "video/mp4",
+    "MOV": "video/mp4",  # the same boxes; few browsers know video/quicktime
+    "3GP": "video/mp4",
+    "WEBM": "video/webm",
+    "MKV": "video/x-matroska",
 }
 
 
@@ -57,6 +66,7 @@ class Found:
     path: Path
     width: int
     height: int
+    time_s: float | None = None  # where in the video, for a moment of one
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,11 @@ class Picture:
     size_bytes: int
     taken_at: str | None
     camera: str | None
+    time_s: float | None = None  # where in the video, for a moment of one
+    exposure: str | None = None
+    place: str | None = None
+    tags: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,6 +180,7 @@ class Service:
                 path=hit.path,
                 width=records[hit.item].width,
                 height=records[hit.item].height,
+                time_s=records[hit.item].time_s,
             )
             for hit in hits
             if hit.item in records
@@ -186,9 +202,8 @@ class Service:
     def picture(self, item: int) -> Picture:
         """Everything known about one item; NotInLibraryError when there is none."""
         record = self._record(item)
-        words = [str(record.metadata.get(key) or "").strip() for key in ("make", "model")]
-        make, model = words
-        camera = model if make.split(" ")[0].lower() in model.lower() else f"{make} {model}".strip()
+        said = self._library.words_of(item)
+        facts = record.metadata
         return Picture(
             item=item,
             paths=tuple(self._library.paths([item]).get(item, ())),
@@ -197,21 +212,26 @@ class Service:
             format=record.format,
             size_bytes=record.bytes,
             taken_at=record.taken_at,
-            camera=camera or make or None,
+            camera=camera_name(_text(facts, "make"), _text(facts, "model")),
+            time_s=record.time_s,
+            exposure=_exposure(facts),
+            place=_place(facts),
+            tags=tuple(dict.fromkeys(name for name, _ in said.tags)),
+            captions=tuple(dict.fromkeys(text for text, _ in said.captions)),
         )
 
     def thumbnail(self, item: int) -> EncodedPicture:
-        """The item's small WebP: the one made while indexing, else made now from its file.
+        """The item's small picture: the one made while indexing, else made now from its file.
 
         NotInLibraryError for an unknown item, ImageError where no copy can be read any more.
         """
         record = self._record(item)
         cached = self._library.path / "thumbs" / record.content_hash[:2]
         try:
-            data = (cached / f"{record.content_hash}.webp").read_bytes()
+            data = (cached / f"{record.content_hash}{THUMBNAIL_SUFFIX}").read_bytes()
         except OSError:  # thumbnails are a cache: they may be deleted at any time
             data = make_thumbnail(self._decoded(item, VIEW_SIDE // 4))
-        return EncodedPicture(data, "image/webp", record.content_hash)
+        return EncodedPicture(data, THUMBNAIL_TYPE, record.content_hash)
 
     def view(self, item: int) -> EncodedPicture:
         """The item upright as a JPEG of at most VIEW_SIDE pixels a side, without metadata.
@@ -242,13 +262,55 @@ class Service:
         return record
 
     def _decoded(self, item: int, target_side: int) -> Image.Image:
-        """The first copy that can be read; the last copy's error when none can."""
+        """The first copy that can be read; the last copy's error when none can.
+
+        Of a moment of a video, the frame at its time.
+        """
+        time_s = self._record(item).time_s
         failure: ImageError = ImageNotFoundError(path=f"of item {item} any more")
         for path in self._library.paths([item]).get(item, ()):
             try:
-                return load_image(
-                    path, max_pixels=self._settings.max_pixels, target_side=target_side
-                )
+                limits = {"max_pixels": self._settings.max_pixels, "target_side": target_side}
+                if time_s is not None:
+                    return read_frame(path, time_s, **limits)
+                return load_image(path, **limits)
             except ImageError as error:
                 failure = error
         raise failure
+
+
+def _text(facts: Mapping[str, Any], name: str) -> str | None:
+    value = facts.get(name)
+    return value if isinstance(value, str) else None
+
+
+def _number(facts: Mapping[str, Any], name: str) -> float | None:
+    value = facts.get(name)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _exposure(facts: Mapping[str, Any]) -> str | None:
+    """``50 mm, f/1.8, 1/125 s, ISO 400`` and the lens, as far as they are known."""
+    parts = []
+    if (focal := _number(facts, "focal_length_mm")) is not None:
+        parts.append(f"{focal:g} mm")
+    if (aperture := _number(facts, "f_number")) is not None:
+        parts.append(f"f/{aperture:g}")
+    seconds = _number(facts, "exposure_s")
+    if seconds is not None and seconds > 0:
+        parts.append(f"1/{1 / seconds:.0f} s" if seconds < 0.5 else f"{seconds:g} s")
+    if (iso := _number(facts, "iso")) is not None:
+        parts.append(f"ISO {iso:.0f}")
+    if (lens := _text(facts, "lens")) is not None:
+        parts.append(lens)
+    return ", ".join(parts) or None
+
+
+def _place(facts: Mapping[str, Any]) -> str | None:
+    """The place's name and its coordinates, as far as they are known."""
+    name = _text(facts, "place")
+    latitude, longitude = _number(facts, "latitude"), _number(facts, "longitude")
+    if latitude is None or longitude is None:
+        return name
+    coordinates = f"{latitude:.4f}, {longitude:.4f}"
+    return f"{name} ({coordinates})" if name else coordinates

@@ -9,26 +9,32 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino as ov
 import xxhash
-from PIL import Image
 
 from clipsearch.config import Settings
-from clipsearch.encoders.preprocessing import Preprocessing
+from clipsearch.encoders.openvino_runtime import ov
 from clipsearch.encoders.tokenizer import BytePairTokenizer
 from clipsearch.errors import DeviceError
 from clipsearch.vectors import EmbeddingSpace, Matrix, Pixels, unit_rows
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from clipsearch.encoders.preprocessing import Preprocessing
 
 MANIFEST = "manifest.json"
 TOWERS = ("image", "text")
 RUNTIME = "openvino"
 _FORMAT = 1
 _SUB_BATCH = 8  # pictures in one request; several requests run side by side
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,6 @@ class Manifest:
         (folder / MANIFEST).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
 
 
-def entries(settings: Settings) -> Path:
-    """The folder of all cache entries."""
-    return settings.cache_dir / "compiled"
-
-
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of an entry that this version can use, else None."""
     try:
@@ -68,7 +69,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 def find_entry(settings: Settings, space: EmbeddingSpace) -> Path | None:
     """The sound cache entry of a space, or None."""
-    folder = entries(settings) / space.id
+    folder = settings.compiled_dir / space.id
     manifest = read_manifest(folder)
     if manifest is None or manifest.space != space:
         return None
@@ -77,7 +78,7 @@ def find_entry(settings: Settings, space: EmbeddingSpace) -> Path | None:
 
 def find_address(settings: Settings, address: str) -> EmbeddingSpace | None:
     """The space that an entry made from this address has, if there is exactly one."""
-    folder = entries(settings)
+    folder = settings.compiled_dir
     if not folder.is_dir():
         return None
     manifests = (read_manifest(entry) for entry in folder.iterdir())
@@ -97,7 +98,12 @@ def is_sound(folder: Path, tower: str, manifest: Manifest) -> bool:
 
 
 def file_checksum(path: Path) -> str:
-    return xxhash.xxh3_128_hexdigest(path.read_bytes())
+    state = xxhash.xxh3_128()
+    chunk = memoryview(bytearray(_CHUNK_BYTES))  # one, because fresh memory is slower than the disk
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(chunk):
+            state.update(chunk[:count])
+    return str(state.hexdigest())
 
 
 class DamagedEntryError(Exception):
@@ -109,19 +115,17 @@ class CompiledEncoder:
 
     runtime = RUNTIME
 
-    def __init__(self, folder: Path, address: str, settings: Settings) -> None:
+    def __init__(self, folder: Path, settings: Settings) -> None:
         manifest = read_manifest(folder)
         if manifest is None:
             raise DamagedEntryError(folder)
         self.space = manifest.space
-        self.address = address
+        self.address = manifest.address
         self._folder = folder
         self._manifest = manifest
         self._settings = settings
         self._core = ov.Core()
         self.precision = self._precision(settings.precision)
-        self._preprocessing = Preprocessing.from_config(manifest.preprocess_cfg)
-        self._tokenizer = BytePairTokenizer(manifest.context_length, manifest.clean)
         self._compiled: dict[str, Any] = {}
         self._requests: Any = None
         self._loading = threading.Lock()
@@ -129,8 +133,18 @@ class CompiledEncoder:
         if not all(is_sound(folder, tower, manifest) for tower in TOWERS):
             raise DamagedEntryError(folder)
 
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        from clipsearch.encoders.preprocessing import Preprocessing  # words need no Pillow
+
+        return Preprocessing.from_config(self._manifest.preprocess_cfg)
+
+    @cached_property
+    def _tokenizer(self) -> BytePairTokenizer:
+        return BytePairTokenizer(self._manifest.context_length, self._manifest.clean)
+
     def preprocess(self, image: Image.Image) -> Pixels:
-        return self._preprocessing.apply(image)
+        return self.preprocessing.apply(image)
 
     def encode_images(self, batch: Pixels) -> Matrix:
         vectors = np.empty((len(batch), self.space.dim), np.float32)
@@ -153,6 +167,15 @@ class CompiledEncoder:
         tower = self._tower("text")
         with self._running["text"]:
             return unit_rows(tower([tokens])[0])
+
+    def start_loading_text(self) -> None:
+        """Loads the text tower in a thread; what goes wrong shows when it is used."""
+
+        def load() -> None:
+            with suppress(Exception):
+                self._tower("text")
+
+        threading.Thread(target=load).start()
 
     def _tower(self, name: str) -> Any:
         with self._loading:

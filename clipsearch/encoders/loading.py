@@ -7,19 +7,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipsearch import errors
 from clipsearch.config import Settings, resolve
 from clipsearch.encoders.addresses import resolve_address
-from clipsearch.encoders.local_model import read_local_model
 from clipsearch.encoders.protocol import Encoder
 from clipsearch.encoders.registry import EMBEDDED, EMBEDDED_FOLDER, LOCAL_DIR
 from clipsearch.errors import DeviceError, ModelError, SpaceMismatchError
 from clipsearch.vectors import EmbeddingSpace
 
+if TYPE_CHECKING:
+    from clipsearch.encoders.compiled import CompiledEncoder
+
 Notify = Callable[[str], None]
 _CONVERSION_TIMEOUT_S = 1800
+_started: dict[tuple[Path, Settings], CompiledEncoder] = {}  # by ``start_loading_text``
 
 
 def load_encoder(
@@ -88,12 +93,10 @@ def compile_encoder(
         return True
     if notify is not None:
         notify(f"Preparing the fast runtime of {address} (once, well under a minute for most)")
-    from clipsearch.encoders.compiled import entries
-
     command = [sys.executable, "-m", "clipsearch.encoders.openclip_export", address]
     try:
         done = subprocess.run(
-            [*command, str(entries(settings))],
+            [*command, str(settings.compiled_dir)],
             capture_output=True,
             text=True,
             timeout=_CONVERSION_TIMEOUT_S,
@@ -133,6 +136,8 @@ def _has_nvidia_gpu() -> bool:
 
 def _space_without_torch(address: str, settings: Settings) -> EmbeddingSpace | None:
     """The space of an address, from its folder or from what has been compiled, if that says it."""
+    from clipsearch.encoders.local_model import read_local_model
+
     if address == EMBEDDED:
         return read_local_model(EMBEDDED_FOLDER, address).space()
     if address.startswith(LOCAL_DIR):
@@ -142,13 +147,39 @@ def _space_without_torch(address: str, settings: Settings) -> EmbeddingSpace | N
     return find_address(settings, address)
 
 
+def start_loading_text(space_id: str, settings: Settings) -> None:
+    """Begins to load a compiled model's text tower, for the ``load_encoder`` that will want it.
+
+    Does nothing where the model has not been compiled, or its files are damaged.
+    """
+    folder = settings.compiled_dir / space_id
+    encoder = _read_compiled(folder, settings) if _may_use_compiled(settings) else None
+    if encoder is not None:
+        encoder.start_loading_text()
+        _started[folder, _relevant(settings)] = encoder
+
+
 def _load_compiled(address: str, space: EmbeddingSpace, settings: Settings) -> Encoder | None:
-    from clipsearch.encoders.compiled import CompiledEncoder, DamagedEntryError, find_entry
+    from clipsearch.encoders.compiled import find_entry
 
     folder = find_entry(settings, space)
     if folder is None:
         return None
+    encoder = _started.pop((folder, _relevant(settings)), None) or _read_compiled(folder, settings)
+    if encoder is not None:
+        encoder.address = address  # a folder may have moved since
+    return encoder
+
+
+def _read_compiled(folder: Path, settings: Settings) -> CompiledEncoder | None:
+    from clipsearch.encoders.compiled import CompiledEncoder, DamagedEntryError
+
     try:
-        return CompiledEncoder(folder, address, settings)
+        return CompiledEncoder(folder, settings)
     except DamagedEntryError:
         return None
+
+
+def _relevant(settings: Settings) -> Settings:
+    """Without what makes no difference to an encoder: the library decides on it later."""
+    return replace(settings, library=Path(), model="")

@@ -226,16 +226,16 @@ class TorchEncoder:
         self.address = loaded.address
         self.space = loaded.space
         self.runtime = f"torch-{self._device.type}"
-        self._preprocessing = loaded.preprocessing
+        self.preprocessing = loaded.preprocessing
         self._tokenizer = loaded.tokenizer
         self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self._model: Any = loaded.model.to(self._device, self._dtype)
         shape = (1, 3, 1, 1)
-        self._mean = torch.tensor(self._preprocessing.mean, device=self._device).reshape(shape)
-        self._std = torch.tensor(self._preprocessing.std, device=self._device).reshape(shape)
+        self._mean = torch.tensor(self.preprocessing.mean, device=self._device).reshape(shape)
+        self._std = torch.tensor(self.preprocessing.std, device=self._device).reshape(shape)
 
     def preprocess(self, image: Image.Image) -> Pixels:
-        return self._preprocessing.apply(image)
+        return self.preprocessing.apply(image)
 
     def encode_images(self, batch: Pixels) -> Matrix:
         parts = [

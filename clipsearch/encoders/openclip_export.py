@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import torch
 
 from clipsearch.encoders import compiled
 from clipsearch.encoders.openclip import OpenClipModel, load_openclip
+from clipsearch.encoders.openvino_runtime import convert_model, ov
 from clipsearch.encoders.tokenizer import can_tokenize
 from clipsearch.errors import ClipsearchError, ModelError
 
@@ -97,7 +97,7 @@ def export(address: str, entries: Path) -> compiled.Manifest:
 def _convert(tower: torch.nn.Module, example: torch.Tensor, path: Path) -> None:
     with torch.inference_mode():
         wanted = tower(example).numpy()
-    converted = ov.convert_model(tower, example_input=example)
+    converted = convert_model(tower, example_input=example)
     converted.reshape([-1, *example.shape[1:]])
     for compress in (True, False):  # float16 on the disk, unless that shows
         ov.save_model(converted, path, compress_to_fp16=compress)

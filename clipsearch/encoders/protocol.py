@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
-
-from PIL import Image
+from typing import TYPE_CHECKING, Protocol
 
 from clipsearch.vectors import EmbeddingSpace, Matrix, Pixels
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from clipsearch.encoders.preprocessing import Preprocessing
 
 
 class Encoder(Protocol):
@@ -25,6 +28,8 @@ class Encoder(Protocol):
     def runtime(self) -> str: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def preprocessing(self) -> Preprocessing: ...
 
     def preprocess(self, image: Image.Image) -> Pixels:
         """Resizes and crops an upright RGB picture to (3, h, w) uint8; encode normalises."""

@@ -11,7 +11,7 @@ import html
 import string
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 import regex
@@ -114,20 +114,20 @@ _BYTE_LETTERS = _byte_letters()
 
 
 @lru_cache(maxsize=1)
-def _vocabulary() -> tuple[dict[str, int], dict[tuple[str, str], int]]:
-    """The id of each token, and the rank of each merge."""
+def _vocabulary() -> tuple[dict[str, int], dict[str, int]]:
+    """The id of each token, and the rank of each merge, "first second"."""
     path = package_folder("open_clip") / VOCABULARY
-    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")[1 : _MERGES + 1]
-    merges = [(first, second) for first, second in (line.split() for line in lines)]
+    lines = gzip.decompress(path.read_bytes()).split(b"\n", _MERGES + 1)[1 : _MERGES + 1]
+    text = b"\n".join(lines).decode("utf-8")
+    merges = text.split("\n")
     # The file lists printable bytes first, then the others, in the order of their letters.
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     order = [*printable, *(byte for byte in range(256) if byte not in set(printable))]
     letters = [_BYTE_LETTERS[byte] for byte in order]
     tokens = [*letters, *(letter + "</w>" for letter in letters)]
-    tokens += [first + second for first, second in merges]
+    tokens += text.replace(" ", "").split("\n")
     tokens += _SPECIAL
-    ids = {token: number for number, token in enumerate(tokens)}
-    return ids, {pair: rank for rank, pair in enumerate(merges)}
+    return dict(zip(tokens, count())), dict(zip(merges, count()))
 
 
 @lru_cache(maxsize=65536)
@@ -136,8 +136,8 @@ def _merged(letters: str) -> tuple[str, ...]:
     _, ranks = _vocabulary()
     parts = [*letters[:-1], letters[-1] + "</w>"]
     while len(parts) > 1:
-        pair = min(pairwise(parts), key=lambda p: ranks.get(p, _MERGES))
-        if pair not in ranks:
+        pair = min(pairwise(parts), key=lambda pair: ranks.get(" ".join(pair), _MERGES))
+        if " ".join(pair) not in ranks:
             break
         joined: list[str] = []
         place = 0

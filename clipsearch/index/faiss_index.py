@@ -1,13 +1,15 @@
 """FAISS: the only file that imports it.
 
 FAISS takes NaN and repeated ids without a word, returns id -1 where it finds nothing, and loads a
-bit-flipped file silently. All of that is stopped here and in ``cache``.
+bit-flipped file silently. All of that is stopped here and in ``cache``. Importing it takes a fifth
+of a second, which a question to a cached index does without.
 """
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,8 +43,6 @@ def require_one_faiss(found: dict[str, str]) -> tuple[str, str]:
 
 NAME, VERSION = require_one_faiss(_installed())
 
-import faiss  # noqa: E402 - only after it is clear that there is one of it
-
 _WORTH_A_GPU = 200_000  # rows; below, a CPU answers before the question is on the GPU
 _GPU_MAX_K = 2048  # FAISS's own limit on GPUs
 Scores = np.ndarray[tuple[int], np.dtype[np.float32]]
@@ -57,13 +57,11 @@ class FaissIndex:
     """
 
     def __init__(self, dim: int) -> None:
-        self._flat = faiss.IndexFlatIP(dim)
-        self._ids = np.empty(0, np.int64)  # ascending; row i of the flat index has id _ids[i]
-        self._on_gpu: faiss.Index | None = None
-
-    @property
-    def dim(self) -> int:
-        return int(self._flat.d)
+        self.dim = dim
+        self._ids = np.empty(0, np.int64)  # ascending; row i has id _ids[i]
+        self._rows: Matrix = np.empty((0, dim), np.float32)
+        self._flat: Any = None  # the FAISS index whose memory the rows are; None until needed
+        self._on_gpu: Any = None
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -79,7 +77,7 @@ class FaissIndex:
             raise VectorError(reason="an id was given twice")
         kept = ~np.isin(self._ids, ids)
         all_ids = np.concatenate([self._ids[kept], ids])
-        all_rows = np.concatenate([self._rows()[kept], rows])
+        all_rows = np.concatenate([self._rows[kept], rows])
         order = np.argsort(all_ids, kind="stable")
         self._replace(all_ids[order], all_rows[order])
 
@@ -87,7 +85,7 @@ class FaissIndex:
         kept = ~np.isin(self._ids, np.asarray(ids, dtype=np.int64))
         removed = int(len(self._ids) - kept.sum())
         if removed:
-            self._replace(self._ids[kept], self._rows()[kept])
+            self._replace(self._ids[kept], self._rows[kept])
         return removed
 
     def search(self, query: Vector, k: int, among: Ids | None = None) -> Neighbours:
@@ -97,18 +95,22 @@ class FaissIndex:
         if among is None:
             if len(self._ids) >= _WORTH_A_GPU and 2 * k <= _GPU_MAX_K and gpu_count() > 0:
                 return self._on_gpu_nearest(question, k)
-            return _best(self._ids, self._rows() @ question, k)
+            return _best(self._ids, self._rows @ question, k)
         places = np.flatnonzero(np.isin(self._ids, np.asarray(among, dtype=np.int64)))
         # Gathering many rows costs more than the whole product, of which the rest is thrown away.
         few = len(places) * 4 < len(self._ids)
-        scores = self._rows()[places] @ question if few else (self._rows() @ question)[places]
+        scores = self._rows[places] @ question if few else (self._rows @ question)[places]
         return _best(self._ids[places], scores, k)
 
-    def save(self, path: Path) -> None:
-        """Writes the flat index; the ids are the caller's to keep. Raises StorageError."""
+    def save(self, path: Path) -> int:
+        """Writes the flat index, and returns the byte at which its rows begin.
+
+        The ids are the caller's to keep. Raises StorageError.
+        """
         try:
-            faiss.write_index(self._flat, str(path))
-        except (RuntimeError, TypeError) as error:  # TypeError: a path that is not UTF-8
+            _faiss().write_index(self._flat_index(), str(path))
+            return path.stat().st_size - self._rows.nbytes  # they are the end of the file
+        except (RuntimeError, TypeError, OSError) as error:  # TypeError: a path that is not UTF-8
             advice = "free some space, or keep the library in another folder"
             raise StorageError(path=path, reason=error, advice=advice) from error
 
@@ -117,34 +119,40 @@ class FaissIndex:
         """All ids, ascending."""
         return self._ids
 
+    @property
+    def rows(self) -> Matrix:
+        """The vectors of ``ids``, (n, dim), without a copy."""
+        return self._rows
+
     @classmethod
-    def load(cls, path: Path, ids: Ids) -> FaissIndex:
-        """Reads what ``save`` wrote; VectorError if it does not fit the ids."""
-        try:
-            flat = faiss.read_index(str(path))
-        except RuntimeError as error:
-            raise VectorError(reason=f"{path} is no index: {error}") from error
-        if not isinstance(flat, faiss.IndexFlatIP) or flat.ntotal != len(ids):
-            raise VectorError(reason=f"{path} does not hold {len(ids)} vectors")
-        index = cls(flat.d)
-        index._flat, index._ids = flat, np.asarray(ids, dtype=np.int64)
+    def over(cls, ids: Ids, rows: Matrix) -> FaissIndex:
+        """An index of ascending ids and the rows that ``save`` wrote for them, not copied.
+
+        VectorError if they do not fit each other; the vectors themselves are not looked at again.
+        """
+        if rows.ndim != 2 or ids.shape != (len(rows),):
+            raise VectorError(reason=f"rows of {rows.shape} do not fit ids of {ids.shape}")
+        index = cls(rows.shape[1])
+        index._replace(np.asarray(ids, dtype=np.int64), rows)
         return index
 
-    def _rows(self) -> Matrix:
-        """FAISS's own memory as (n, dim) float32, without a copy."""
-        if not len(self._ids):
-            return np.empty((0, self.dim), np.float32)
-        flat = faiss.rev_swig_ptr(self._flat.get_xb(), self._flat.ntotal * self.dim)
-        return np.asarray(flat).reshape(-1, self.dim)
-
     def _replace(self, ids: Ids, rows: Matrix) -> None:
-        flat = faiss.IndexFlatIP(self.dim)
-        flat.add(np.ascontiguousarray(rows))
-        self._flat, self._ids, self._on_gpu = flat, ids, None
+        self._ids, self._rows, self._flat, self._on_gpu = ids, rows, None, None
+
+    def _flat_index(self) -> Any:
+        """The rows in FAISS, which from now on holds the only copy of them."""
+        if self._flat is None:
+            flat = _faiss().IndexFlatIP(self.dim)
+            flat.add(np.ascontiguousarray(self._rows))
+            if len(self._ids):
+                memory = _faiss().rev_swig_ptr(flat.get_xb(), flat.ntotal * self.dim)
+                self._rows = np.asarray(memory).reshape(-1, self.dim)
+            self._flat = flat
+        return self._flat
 
     def _on_gpu_nearest(self, question: Vector, k: int) -> Neighbours:
         if self._on_gpu is None:
-            self._on_gpu = faiss.index_cpu_to_all_gpus(self._flat)
+            self._on_gpu = _faiss().index_cpu_to_all_gpus(self._flat_index())
         # Twice as many as asked for, so that ties at the end are still decided by id.
         found, places = self._on_gpu.search(question[None], min(2 * k, len(self._ids)))
         order = np.argsort(places[0])
@@ -162,9 +170,16 @@ def _best(ids: Ids, scores: Scores, k: int) -> Neighbours:
     return Neighbours(ids[order], np.clip(scores[order], -1.0, 1.0))
 
 
+def _faiss() -> Any:
+    """The module itself, imported when an index is written or a GPU may help."""
+    import faiss
+
+    return faiss
+
+
 def gpu_count() -> int:
     """How many GPUs FAISS sees; 0 for the build without GPU support."""
-    return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
+    return int(_faiss().get_num_gpus()) if hasattr(_faiss(), "get_num_gpus") else 0
 
 
 def describe() -> str:

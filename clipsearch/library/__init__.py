@@ -2,9 +2,13 @@
 
 from clipsearch.library.library import Library
 from clipsearch.library.records import (
+    MOMENT,
+    PICTURE,
+    VIDEO,
     Batch,
     CheckReport,
     Counts,
+    Description,
     FailureRecord,
     FileRecord,
     FileState,
@@ -14,13 +18,20 @@ from clipsearch.library.records import (
     Problem,
     RootRecord,
     SpaceRecord,
+    Statistics,
+    Words,
 )
+from clipsearch.library.statistics import camera_name, failure_kind
 from clipsearch.library.writing import LibraryWriter
 
 __all__ = [
+    "MOMENT",
+    "PICTURE",
+    "VIDEO",
     "Batch",
     "CheckReport",
     "Counts",
+    "Description",
     "FailureRecord",
     "FileRecord",
     "FileState",
@@ -32,4 +43,8 @@ __all__ = [
     "Problem",
     "RootRecord",
     "SpaceRecord",
+    "Statistics",
+    "Words",
+    "camera_name",
+    "failure_kind",
 ]

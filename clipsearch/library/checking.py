@@ -22,6 +22,7 @@ _LOOSE_ENDS = {
     ("embedding", "item"): "DELETE FROM embedding WHERE id = ?",
     ("embedding", "space"): "DELETE FROM embedding WHERE id = ?",
     ("caption", "item"): "DELETE FROM caption WHERE id = ?",
+    ("item", "item"): "DELETE FROM item WHERE id = ?",  # a moment without its video
 }
 _LOOSE_TAGS = """DELETE FROM item_tag WHERE ? IS NULL AND (
     item_id NOT IN (SELECT id FROM item) OR tag_id NOT IN (SELECT id FROM tag))"""
@@ -100,7 +101,8 @@ def _spaces(connection: Connection) -> Iterator[_Finding]:
 
 def _items(connection: Connection) -> Iterator[_Finding]:
     rows = connection.exec_driver_sql(
-        "SELECT id, hash, width, height, format, bytes, taken_at, metadata, checksum FROM item"
+        """SELECT id, hash, width, height, format, bytes, taken_at, metadata,
+            kind, parent_id, time_s, checksum FROM item"""
     )
     for identity, *fields, checksum in rows:
         if item_checksum(*fields) != checksum:

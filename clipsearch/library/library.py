@@ -27,7 +27,10 @@ from clipsearch.library.records import (
     ItemRecord,
     RootRecord,
     SpaceRecord,
+    Statistics,
+    Words,
 )
+from clipsearch.library.statistics import count_statistics
 from clipsearch.library.writing import LibraryWriter
 from clipsearch.vectors import EmbeddingSpace, Ids, Matrix, from_bytes
 
@@ -122,13 +125,20 @@ class Library:
     def counts(self) -> Counts:
         row = self._rows(
             """SELECT (SELECT count(DISTINCT item_id) FROM present_file),
-                (SELECT count(*) FROM present_file),
+                count(*) FILTER (WHERE item_id IS NOT NULL AND missing_since IS NULL),
                 count(*) FILTER (WHERE missing_since IS NOT NULL),
                 count(*) FILTER (WHERE failure IS NOT NULL AND missing_since IS NULL),
-                (SELECT count(*) FROM embedding JOIN space ON space.id = space_id WHERE active)
+                (SELECT count(*) FROM embedding JOIN space ON space.id = space_id WHERE active),
+                (SELECT count(DISTINCT item_id) FROM file JOIN item ON item.id = item_id
+                    WHERE kind = 'video' AND missing_since IS NULL)
             FROM file"""
         )[0]
         return Counts(*row)
+
+    def statistics(self) -> Statistics:
+        """Counts by format, year, camera and kind of failure, and sizes on the disk."""
+        with self._database.reading() as connection:
+            return count_statistics(connection, self.path)
 
     def check(self, *, repair: bool = False) -> CheckReport:
         """Verifies every page, row, checksum and vector; ``repair`` removes what is damaged.
@@ -239,7 +249,8 @@ class Library:
     def files(self, root_id: int) -> list[FileRecord]:
         """Every file row of a root, also of missing and unreadable files, by relative path."""
         rows = self._rows(
-            """SELECT id, root_id, relpath, size, mtime_ns, inode, item_id, missing_since, failure
+            """SELECT id, root_id, relpath, size, mtime_ns, inode, item_id, missing_since,
+                failure, sidecars
             FROM file WHERE root_id = :root ORDER BY relpath""",
             root=root_id,
         )
@@ -258,18 +269,35 @@ class Library:
     def items(self, ids: Sequence[int]) -> dict[int, ItemRecord]:
         """The items with these ids; unknown ids are left out."""
         rows = self._rows(
-            """SELECT id, hash, width, height, format, bytes, taken_at, metadata FROM item
-            WHERE id IN (SELECT value FROM json_each(:ids))""",
+            """SELECT id, hash, width, height, format, bytes, taken_at, metadata,
+                kind, parent_id, time_s
+            FROM item WHERE id IN (SELECT value FROM json_each(:ids))""",
             ids=_as_json(ids),
         )
         return {row[0]: self._item(row) for row in rows}
 
     def _item(self, row: Sequence[Any]) -> ItemRecord:
         try:
-            return ItemRecord(*[*row[:-1], json.loads(row[-1])])
+            return ItemRecord(*[*row[:7], json.loads(row[7]), *row[8:]])
         except (TypeError, ValueError) as error:
             reason = f"the metadata of item {row[0]} cannot be read"
             raise LibraryCorruptError(path=self.path, reason=reason) from error
+
+    def words_of(self, item: int) -> Words:
+        """The tags and captions of an item; a moment has those of its video."""
+        tags = self._rows(
+            """SELECT name, origin FROM item_tag JOIN tag ON tag.id = tag_id WHERE source = 'user'
+            AND item_id = (SELECT coalesce(parent_id, id) FROM item WHERE id = :item)
+            ORDER BY name, origin""",
+            item=item,
+        )
+        captions = self._rows(
+            """SELECT text, source FROM caption
+            WHERE item_id = (SELECT coalesce(parent_id, id) FROM item WHERE id = :item)
+            ORDER BY id""",
+            item=item,
+        )
+        return Words(tuple(map(tuple, tags)), tuple(map(tuple, captions)))
 
     def item_by_hash(self, hashes: Sequence[str]) -> dict[str, int]:
         """The ids of the items with these content hashes; unknown hashes are left out."""
@@ -291,13 +319,23 @@ class Library:
             found.setdefault(item, []).append(_joined(root, relpath))
         return {item: sorted(paths) for item, paths in found.items()}
 
+    def times(self, ids: Sequence[int]) -> dict[int, float]:
+        """Where in their videos the moments among these items are, in seconds."""
+        rows = self._rows(
+            """SELECT id, time_s FROM item WHERE time_s IS NOT NULL
+            AND id IN (SELECT value FROM json_each(:ids))""",
+            ids=_as_json(ids),
+        )
+        return {row[0]: row[1] for row in rows}
+
     def item_at(self, path: Path) -> int | None:
-        """The item of an indexed file, or None."""
+        """The item of an indexed file, or None; of a video, its first moment."""
         for wanted, root in product(spellings(path), self.roots()):
             relpath = relative_to(wanted, root.path)
             if relpath:
                 item = self._scalar(
-                    "SELECT item_id FROM present_file WHERE root_id = :root AND relpath = :rel",
+                    """SELECT min(item_id) FROM present_file
+                    WHERE root_id = :root AND relpath = :rel""",
                     root=root.id,
                     rel=to_column(relpath),
                 )
@@ -306,7 +344,7 @@ class Library:
         return None
 
     def present_items(self) -> Ids:
-        """The items that have at least one file that is there, ascending."""
+        """The pictures and moments that have at least one file that is there, ascending."""
         rows = self._rows("SELECT DISTINCT item_id FROM present_file ORDER BY item_id")
         return np.array([row[0] for row in rows], dtype=np.int64)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from clipsearch.vectors import EmbeddingSpace, Matrix
 
+PICTURE, VIDEO, MOMENT = "picture", "video", "moment"  # what an item can be
+
 
 @dataclass(frozen=True)
 class RootRecord:
@@ -30,6 +32,7 @@ class FileRecord:
     item_id: int | None
     missing_since: str | None  # ISO 8601, UTC
     failure: str | None
+    sidecars: str = ""  # as in FileState
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,10 @@ class FailureRecord:
 
 @dataclass(frozen=True)
 class ItemRecord:
-    """A picture as content: all files with this hash are copies of it."""
+    """A picture, a video, or a moment of a video, as content: files with its hash are copies.
+
+    A video has no vector of its own; its moments have, and are what is found.
+    """
 
     id: int
     content_hash: str
@@ -55,6 +61,9 @@ class ItemRecord:
     bytes: int
     taken_at: str | None  # ISO 8601, with an offset if the camera wrote one
     metadata: dict[str, Any]
+    kind: str = PICTURE
+    parent_id: int | None = None  # of a moment: its video
+    time_s: float | None = None  # of a moment: where in the video
 
 
 @dataclass(frozen=True)
@@ -74,16 +83,34 @@ class SpaceRecord:
 class Counts:
     """How much a library holds."""
 
-    items: int  # pictures with at least one file that is there
+    items: int  # pictures and moments of videos with at least one file that is there
     files: int  # files that are there and readable
     missing: int  # files that were there and are not now
     failures: int  # files that could not be read
     embedded: int  # vectors in the active space
+    videos: int = 0  # videos with at least one file that is there
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts of what is there, the most frequent first; years and cameras may be "unknown"."""
+
+    formats: dict[str, int]
+    years: dict[str, int]
+    cameras: dict[str, int]
+    failures: dict[str, int]  # by kind of reason
+    photo_bytes: int  # of the files themselves, copies counted once
+    library_bytes: int  # the database
+    index_bytes: int  # the search index, a cache
+    thumbnail_bytes: int  # a cache
 
 
 @dataclass(frozen=True)
 class NewItem:
-    """A picture that the library does not hold yet."""
+    """A picture, a video or a moment that the library does not hold yet.
+
+    A moment comes after its video, and names it by ``parent_hash``.
+    """
 
     content_hash: str
     width: int
@@ -92,6 +119,24 @@ class NewItem:
     bytes: int
     taken_at: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    kind: str = PICTURE
+    parent_hash: str | None = None
+    time_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a photo's own metadata and its sidecars say in words; replaces what they said before.
+
+    ``tags`` and ``captions`` are pairs of a text and where it stood, such as ("dog", "iptc").
+    What a person wrote in clipsearch itself is never touched.
+    """
+
+    content_hash: str
+    taken_at: str | None
+    metadata: dict[str, Any]
+    tags: tuple[tuple[str, str], ...] = ()
+    captions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +150,15 @@ class FileState:
     inode: int
     content_hash: str | None
     failure: str | None = None
+    sidecars: str = ""  # names, sizes and times of its sidecars, or "" if it has none
+
+
+@dataclass(frozen=True)
+class Words:
+    """What people and files say about an item: pairs of a text and where it stood."""
+
+    tags: tuple[tuple[str, str], ...]
+    captions: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -115,6 +169,8 @@ class Batch:
     vectors: tuple[str, list[str], Matrix] | None = None  # space id, content hashes, (n, dim)
     files: list[FileState] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)  # ids of files that are gone
+    descriptions: list[Description] = field(default_factory=list)  # of known or new items
+    inodes: dict[int, int] = field(default_factory=dict)  # file id: the number it has now
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,35 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             query TEXT NOT NULL,
             added_at TEXT NOT NULL)""",
     ),
+    (
+        # A video is an item of its own, and each of its moments is one below it, with a time.
+        "ALTER TABLE item ADD COLUMN kind TEXT NOT NULL DEFAULT 'picture'",
+        "ALTER TABLE item ADD COLUMN parent_id INTEGER REFERENCES item ON DELETE CASCADE",
+        "ALTER TABLE item ADD COLUMN time_s REAL",
+        "CREATE INDEX item_parent ON item (parent_id) WHERE parent_id IS NOT NULL",
+        # Names, sizes and times of the sidecars that were read with a file.
+        "ALTER TABLE file ADD COLUMN sidecars TEXT NOT NULL DEFAULT ''",
+        # One keyword may come from several places: each is kept, and replaced, by itself.
+        """CREATE TABLE new_item_tag (
+            item_id INTEGER NOT NULL REFERENCES item ON DELETE CASCADE,
+            tag_id INTEGER NOT NULL REFERENCES tag ON DELETE CASCADE,
+            source TEXT NOT NULL CHECK (source IN ('user', 'model')),
+            origin TEXT NOT NULL,
+            score REAL,
+            PRIMARY KEY (item_id, tag_id, source, origin)) WITHOUT ROWID""",
+        "INSERT INTO new_item_tag SELECT item_id, tag_id, source, 'hand', score FROM item_tag",
+        "DROP TABLE item_tag",
+        "ALTER TABLE new_item_tag RENAME TO item_tag",
+        "CREATE INDEX item_tag_tag ON item_tag (tag_id)",
+        "CREATE INDEX caption_item ON caption (item_id)",
+        # What can be found at a path: its picture, or the moments of its video.
+        "DROP VIEW present_file",
+        """CREATE VIEW present_file AS
+            SELECT file.id, root_id, relpath, coalesce(moment.id, file.item_id) AS item_id
+            FROM file JOIN item ON item.id = file.item_id
+            LEFT JOIN item AS moment ON moment.parent_id = file.item_id
+            WHERE missing_since IS NULL AND (item.kind = 'picture' OR moment.id IS NOT NULL)""",
+    ),
 )
 VERSION = len(MIGRATIONS)
 
@@ -89,9 +118,22 @@ def item_checksum(
     size: int,
     taken_at: str | None,
     metadata: str,
+    kind: str,
+    parent_id: int | None,
+    time_s: float | None,
 ) -> int:
     """A signed 64-bit checksum of everything an item row says."""
-    fields = (content_hash, width, height, format_name, size, taken_at, metadata)
+    fields: tuple[object, ...] = (
+        content_hash,
+        width,
+        height,
+        format_name,
+        size,
+        taken_at,
+        metadata,
+    )
+    if kind != "picture":  # pictures keep the checksums that version 1 gave them
+        fields = (*fields, kind, parent_id, time_s)
     return _signed(xxhash.xxh3_64_intdigest(repr(fields).encode("utf-8", "surrogatepass")))
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from clipsearch.errors import NotInLibraryError, StorageError, VectorError
 from clipsearch.library.database import Database
+from clipsearch.library.descriptions import describe_items
 from clipsearch.library.failpoints import failpoint
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import (
@@ -22,6 +23,7 @@ from clipsearch.library.records import (
     RootRecord,
     SpaceRecord,
 )
+from clipsearch.library.roots import all_roots, covering_root, insert_root, repoint_root, set_inodes
 from clipsearch.library.schema import embedding_checksum, item_checksum
 from clipsearch.vectors import EmbeddingSpace, require_unit_rows, to_bytes
 
@@ -40,20 +42,23 @@ class LibraryWriter:
         """
         path = path.expanduser().resolve()
         with self._database.writing() as connection:
-            known = _roots(connection)
-            for root in known:
-                if relative_to(path, root.path) is not None:
-                    return root
-            connection.exec_driver_sql(
-                "INSERT INTO root (path, added_at) VALUES (?, ?)", (to_column(str(path)), _now())
-            )
-            added = RootRecord(_scalar(connection, "SELECT last_insert_rowid()"), path)
-            for root in known:
-                below = relative_to(root.path, path)
-                if below is not None:
-                    _move_files(connection, root, added, below)
+            root = covering_root(connection, path)
+            if root is None:
+                root = insert_root(connection, path, _now())
+                _next_revision(connection)
+            return root
+
+    def move_root(self, old: Path, new: Path) -> RootRecord:
+        """Says that a root lies elsewhere now; its files keep their items, vectors and tags.
+
+        ``old`` need not exist any more. NotInLibraryError if it is no root of the library,
+        LibraryError if ``new`` overlaps with another one.
+        """
+        new = new.expanduser().resolve()
+        with self._database.writing() as connection:
+            root = repoint_root(connection, self._path, old, new)
             _next_revision(connection)
-            return added
+            return root
 
     def add_space(
         self, space: EmbeddingSpace, *, address: str, runtime: str, precision: str
@@ -109,10 +114,12 @@ class LibraryWriter:
         failpoint("before-commit")
         with self._database.writing() as connection:
             _insert_items(connection, batch.new_items)
+            describe_items(connection, batch.descriptions)
             if batch.vectors is not None:
                 _insert_vectors(connection, *batch.vectors)
             failpoint("inside-commit")
             _upsert_files(connection, batch.files)
+            set_inodes(connection, batch.inodes)
             connection.exec_driver_sql(
                 """UPDATE file SET missing_since = ? WHERE missing_since IS NULL
                 AND id IN (SELECT value FROM json_each(?))""",
@@ -143,7 +150,7 @@ class LibraryWriter:
             )
             # Contents that no file has any more since their photos were edited.
             connection.exec_driver_sql(
-                "DELETE FROM item WHERE id NOT IN "
+                "DELETE FROM item WHERE parent_id IS NULL AND id NOT IN "
                 "(SELECT item_id FROM file WHERE item_id IS NOT NULL)"
             )
             _next_revision(connection)
@@ -155,7 +162,7 @@ class LibraryWriter:
         """Removes all thumbnails but those of the ``kept`` contents, and the search index."""
         try:
             for file in self._path.glob("thumbs/*/*"):
-                if file.name.removesuffix(".webp") not in kept:
+                if file.name.split(".")[0] not in kept:
                     file.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(
@@ -167,9 +174,10 @@ class LibraryWriter:
 
 
 def _insert_items(connection: Connection, items: list[NewItem]) -> None:
-    rows = []
     for item in items:
-        metadata = json.dumps(item.metadata, sort_keys=True)
+        parent = None
+        if item.parent_hash is not None:
+            parent = _scalar(connection, "SELECT id FROM item WHERE hash = ?", item.parent_hash)
         fields = (
             item.content_hash,
             item.width,
@@ -177,15 +185,16 @@ def _insert_items(connection: Connection, items: list[NewItem]) -> None:
             item.format,
             item.bytes,
             item.taken_at,
-            metadata,
+            json.dumps(item.metadata, sort_keys=True),
+            item.kind,
+            parent,
+            item.time_s,
         )
-        rows.append((*fields, item_checksum(*fields)))
-    if rows:
         connection.exec_driver_sql(
-            """INSERT INTO item
-            (hash, width, height, format, bytes, taken_at, metadata, checksum)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING""",
-            rows,
+            """INSERT INTO item (hash, width, height, format, bytes, taken_at, metadata,
+                kind, parent_id, time_s, checksum)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING""",
+            (*fields, item_checksum(*fields)),
         )
 
 
@@ -223,11 +232,11 @@ def _upsert_files(connection: Connection, files: list[FileState]) -> None:
     now = _now()
     connection.exec_driver_sql(
         """INSERT INTO file
-        (root_id, relpath, size, mtime_ns, inode, item_id, failure, changed_at)
-        VALUES (?, ?, ?, ?, ?, (SELECT id FROM item WHERE hash = ?), ?, ?)
+        (root_id, relpath, size, mtime_ns, inode, item_id, failure, sidecars, changed_at)
+        VALUES (?, ?, ?, ?, ?, (SELECT id FROM item WHERE hash = ?), ?, ?, ?)
         ON CONFLICT (root_id, relpath) DO UPDATE SET
             size = excluded.size, mtime_ns = excluded.mtime_ns, inode = excluded.inode,
-            item_id = excluded.item_id, failure = excluded.failure,
+            item_id = excluded.item_id, failure = excluded.failure, sidecars = excluded.sidecars,
             changed_at = excluded.changed_at, missing_since = NULL""",
         [
             (
@@ -238,6 +247,7 @@ def _upsert_files(connection: Connection, files: list[FileState]) -> None:
                 file.inode,
                 file.content_hash,
                 file.failure,
+                file.sidecars,
                 now,
             )
             for file in files
@@ -245,24 +255,12 @@ def _upsert_files(connection: Connection, files: list[FileState]) -> None:
     )
 
 
-def _move_files(connection: Connection, old: RootRecord, new: RootRecord, below: str) -> None:
-    """Hands the files of a nested root to the root above it, ``below`` which they lie."""
-    for identity, relpath in connection.exec_driver_sql(
-        "SELECT id, relpath FROM file WHERE root_id = ?", (old.id,)
-    ).fetchall():
-        connection.exec_driver_sql(
-            "UPDATE file SET root_id = ?, relpath = ? WHERE id = ?",
-            (new.id, to_column(f"{below}/{from_column(relpath)}"), identity),
-        )
-    connection.exec_driver_sql("DELETE FROM root WHERE id = ?", (old.id,))
-
-
 def _known_at(connection: Connection, path: Path) -> tuple[list[int], list[int]]:
     """The roots in a folder, and the ids of the file rows at or below a path."""
     for wanted in spellings(path):
         roots: list[int] = []
         files: list[int] = []
-        for root in _roots(connection):
+        for root in all_roots(connection):
             rows = _all(connection, "SELECT id, relpath FROM file WHERE root_id = ?", root.id)
             if relative_to(root.path, wanted) is not None:
                 roots.append(root.id)
@@ -291,7 +289,8 @@ def _delete_files(connection: Connection, files: list[int]) -> int:
     )
     gone = _all(
         connection,
-        """SELECT value FROM json_each(?) WHERE value NOT IN (SELECT item_id FROM present_file)""",
+        """SELECT value FROM json_each(?) WHERE value NOT IN (
+            SELECT item_id FROM file WHERE item_id IS NOT NULL AND missing_since IS NULL)""",
         json.dumps([row[0] for row in items]),
     )
     # Rows of files that had the picture before they were moved or removed hold it no longer.
@@ -299,11 +298,6 @@ def _delete_files(connection: Connection, files: list[int]) -> int:
         if gone:
             connection.exec_driver_sql(statement, [tuple(row) for row in gone])
     return len(gone)
-
-
-def _roots(connection: Connection) -> list[RootRecord]:
-    rows = _all(connection, "SELECT id, path FROM root ORDER BY id")
-    return [RootRecord(row[0], Path(from_column(row[1]))) for row in rows]
 
 
 def _all(connection: Connection, statement: str, *values: Any) -> list[Any]:

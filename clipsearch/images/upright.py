@@ -1,0 +1,101 @@
+"""From decoded pixels of any mode to plain upright sRGB."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clipsearch.images.colour import apply_transform, lab_to_srgb, transform_to_srgb
+
+_UPRIGHT = {  # EXIF orientation -> what makes the picture upright (Exif 2.32, tag 0x0112)
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
+    """Width and height after the orientation is undone."""
+    return (height, width) if 5 <= orientation <= 8 else (width, height)
+
+
+def upright_rgb(
+    image: Image.Image, orientation: int = 1, target_side: int | None = None
+) -> Image.Image:
+    """Flattens a decoded picture to RGB without metadata and turns it upright.
+
+    Its ``info`` may hold ``icc_profile`` and ``transparency``. With ``target_side`` a picture whose
+    colours have to be converted is made smaller first, its shorter side at least twice that many
+    pixels: converting 12 million pixels takes longer than all the rest.
+    """
+    profile = image.info.get("icc_profile")
+    flat = _flattened(image, profile if isinstance(profile, bytes) else None, target_side)
+    if orientation in _UPRIGHT:
+        flat = flat.transpose(_UPRIGHT[orientation])
+    flat.info = {}  # a place or a serial number must not travel into what is made of it
+    return flat
+
+
+def from_float_colours(samples: NDArray[np.float32]) -> Image.Image:
+    """(height, width, 3) floats as RGB, scaled together as grey floats are."""
+    return _from_samples(_stretched(samples))
+
+
+def _flattened(image: Image.Image, profile: bytes | None, target_side: int | None) -> Image.Image:
+    image = _eight_bit(image)
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        paper = Image.new("RGB", image.size, "white")
+        # not made smaller: the colour of what is transparent would bleed into the edges
+        paper.paste(_srgb(colours.convert("RGB"), profile, None), mask=colours.getchannel("A"))
+        return paper
+    if image.mode == "LAB":
+        return lab_to_srgb(_made_smaller(image, target_side))
+    if image.mode not in ("RGB", "L", "CMYK"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return _srgb(image, profile, target_side)
+
+
+def _srgb(image: Image.Image, profile: bytes | None, target_side: int | None) -> Image.Image:
+    transform = transform_to_srgb(profile, image.mode)
+    if transform is not None:
+        return apply_transform(_made_smaller(image, target_side), transform)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _made_smaller(image: Image.Image, target_side: int | None) -> Image.Image:
+    factor = min(image.size) // (2 * target_side) if target_side else 1
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return _from_samples(np.asarray(image, dtype=np.float32) / np.float32(257))
+    if image.mode in ("I", "F"):
+        return _from_samples(_stretched(np.asarray(image, dtype=np.float32)))
+    return image
+
+
+def _stretched(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scales 32-bit integers or floats to 0..255 by the smallest usual range that holds them.
+
+    Such files do not say what white is: 1.0, 255 and 65535 are the customs; anything else, or
+    anything negative (heights, temperatures), is stretched from its least to its greatest value.
+    """
+    samples = np.nan_to_num(samples, posinf=0.0, neginf=0.0)
+    low, high = float(samples.min()), float(samples.max())
+    if low >= 0:
+        for white in (1.0, 255.0, 65535.0):
+            if high <= white:
+                return samples * np.float32(255.0 / white)
+    return (samples - np.float32(low)) * np.float32(255.0 / (high - low or 1.0))
+
+
+def _from_samples(samples: NDArray[np.float32]) -> Image.Image:
+    """Mode L, or RGB where there are three samples a pixel."""
+    return Image.fromarray(np.clip(np.rint(samples), 0, 255).astype(np.uint8))

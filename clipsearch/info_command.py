@@ -1,0 +1,119 @@
+"""The info command: what a library holds, its model, its failures."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from typing import Any
+
+from clipsearch import errors
+from clipsearch.command import Command, add_json_argument, add_library_argument, print_json
+from clipsearch.commands import open_library
+from clipsearch.config import Settings
+from clipsearch.library import Library
+
+_SHOWN = 6  # of the most frequent formats, years, cameras
+
+
+def _configure(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--failures", action="store_true", help="list the files that could not be read, and why"
+    )
+    add_json_argument(parser)
+    add_library_argument(parser)
+
+
+def _run(arguments: Namespace) -> int:
+    library, settings = open_library(arguments)
+    with library:
+        if arguments.failures:
+            _list_failures(library, as_json=arguments.json)
+        elif arguments.json:
+            print_json(_record(library, settings))
+        else:
+            _print(_record(library, settings))
+    return errors.DONE
+
+
+def _record(library: Library, settings: Settings) -> dict[str, Any]:
+    from clipsearch.index import active_faiss
+
+    active = library.active_space()
+    return {
+        "library": library.path,
+        "model": active.address if active else settings.model,
+        **asdict(library.counts()),
+        "roots": [root.path for root in library.roots()],
+        "statistics": asdict(library.statistics()),
+        "revision": library.revision,
+        "faiss": active_faiss(),
+        "spaces": [
+            {
+                "id": space.id,
+                "model": space.address,
+                "dim": space.space.dim,
+                "runtime": space.runtime,
+                "precision": space.precision,
+                "embedded": space.embedded,
+                "active": space.active,
+            }
+            for space in library.spaces()
+        ],
+    }
+
+
+def _print(record: dict[str, Any]) -> None:
+    found = record["statistics"]
+    print(f"library   {record['library']}")
+    print(f"model     {record['model']}")
+    print(f"pictures  {record['items']:,} in {record['files']:,} files")
+    if record["videos"]:
+        print(f"videos    {record['videos']:,}; their moments count as pictures above")
+    for root in record["roots"]:
+        print(f"folder    {root}")
+    for name, counts in (("formats", "formats"), ("years", "years"), ("cameras", "cameras")):
+        if found[counts]:
+            print(f"{name:<9} {_most(found[counts])}")
+    if record["missing"]:
+        print(f"missing   {record['missing']:,} files were there before and are not now")
+    if record["failures"]:
+        print(f"failures  {record['failures']:,} (list them: clipsearch info --failures)")
+        for reason, count in found["failures"].items():
+            print(f"          {count:,} x {reason}")
+    for space in record["spaces"]:
+        state = "in use" if space["active"] else "kept"
+        print(
+            f"vectors   {space['embedded']:,} x {space['dim']} of {space['model']}, "
+            f"{space['runtime']} {space['precision']}, {state}"
+        )
+    print(
+        f"on disk   photos {_size(found['photo_bytes'])}, "
+        f"library {_size(found['library_bytes'])}, index {_size(found['index_bytes'])}, "
+        f"thumbnails {_size(found['thumbnail_bytes'])}"
+    )
+    print(f"faiss     {record['faiss']}")
+
+
+def _most(counts: dict[str, int]) -> str:
+    shown = [f"{name} {count:,}" for name, count in list(counts.items())[:_SHOWN]]
+    more = len(counts) - len(shown)
+    return ", ".join(shown) + (f", and {more:,} more" if more else "")
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _list_failures(library: Library, *, as_json: bool) -> None:
+    for failure in library.failures():
+        if as_json:
+            print_json(asdict(failure))
+        else:
+            print(f"{failure.path}: {failure.reason}")
+
+
+info = Command(_configure, _run)

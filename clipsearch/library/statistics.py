@@ -1,0 +1,95 @@
+"""What a library holds, counted: by format, by year, by camera, and why files failed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from clipsearch.library.records import Statistics
+
+# One row a content that is there: a picture, or a video (not its moments).
+_PRESENT = """FROM item WHERE id IN
+    (SELECT item_id FROM file WHERE item_id IS NOT NULL AND missing_since IS NULL)"""
+_PARTICULAR = re.compile(r" \(|: |, over the limit")
+_NUMBER = re.compile(r"\d[\d,.]*")
+_MAKE, _MODEL = "json_extract(metadata, '$.make')", "json_extract(metadata, '$.model')"
+
+
+def count_statistics(connection: Connection, folder: Path) -> Statistics:
+    """Counts everything afresh; ``folder`` is the library's, whose sizes are taken."""
+    return Statistics(
+        formats=_counted(connection, f"SELECT format, count(*) {_PRESENT} GROUP BY 1"),
+        years=_counted(
+            connection,
+            f"SELECT coalesce(substr(taken_at, 1, 4), 'unknown'), count(*) {_PRESENT} GROUP BY 1",
+        ),
+        cameras=_cameras(
+            connection.exec_driver_sql(
+                f"SELECT {_MAKE}, {_MODEL}, count(*) {_PRESENT} GROUP BY 1, 2"
+            ).fetchall()
+        ),
+        failures=_reasons(
+            connection.exec_driver_sql(
+                """SELECT failure, count(*) FROM file
+                WHERE failure IS NOT NULL AND missing_since IS NULL GROUP BY 1"""
+            ).fetchall()
+        ),
+        photo_bytes=connection.exec_driver_sql(
+            f"SELECT coalesce(sum(bytes), 0) {_PRESENT}"
+        ).scalar_one(),
+        library_bytes=_size(folder, "library.db*"),
+        index_bytes=_size(folder, "index/*/*"),
+        thumbnail_bytes=_size(folder, "thumbs/*/*"),
+    )
+
+
+def camera_name(make: str | None, model: str | None) -> str | None:
+    """``Canon EOS 5D`` for ("Canon", "Canon EOS 5D") and ``Google Pixel 7`` for its two parts."""
+    make, model = (make or "").strip(), (model or "").strip()
+    if make.split(" ")[0].lower() in model.lower():
+        return model or make or None
+    return f"{make} {model}".strip() or None
+
+
+def failure_kind(reason: str) -> str:
+    """A reason without what is particular to one file, so that like failures can be counted."""
+    reason = reason.removeprefix("cannot be read as a picture: ").removeprefix("has ")
+    return _NUMBER.sub("N", _PARTICULAR.split(reason, maxsplit=1)[0])
+
+
+def _counted(connection: Connection, statement: str) -> dict[str, int]:
+    rows: list[Any] = list(connection.exec_driver_sql(statement).fetchall())
+    return dict(sorted(((str(row[0]), int(row[1])) for row in rows), key=_most_first))
+
+
+def _cameras(rows: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for make, model, count in rows:
+        name = camera_name(make, model) or "unknown"
+        counts[name] = counts.get(name, 0) + count
+    return dict(sorted(counts.items(), key=_most_first))
+
+
+def _reasons(rows: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for reason, count in rows:
+        kind = failure_kind(reason)
+        counts[kind] = counts.get(kind, 0) + count
+    return dict(sorted(counts.items(), key=_most_first))
+
+
+def _most_first(pair: tuple[str, int]) -> tuple[int, str]:
+    return -pair[1], pair[0]
+
+
+def _size(folder: Path, pattern: str) -> int:
+    total = 0
+    for path in folder.glob(pattern):
+        try:
+            total += path.stat().st_size
+        except OSError:
+            continue  # removed meanwhile
+    return total

