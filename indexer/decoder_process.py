@@ -25,7 +25,12 @@ import numpy as np
 from PIL import Image
 
 from clipsearch.encoders.preprocessing import Preprocessing
-from clipsearch.errors import ImageError, ImageNotFoundError, ImageUnreadableError
+from clipsearch.errors import (
+    ImageError,
+    ImageNotFoundError,
+    ImagePackageError,
+    ImageUnreadableError,
+)
 from clipsearch.images import (
     THUMBNAIL_SUFFIX,
     VIDEO_EXTENSIONS,
@@ -80,11 +85,13 @@ class Server:
                 actions[request.pop("do")](**request)
             except ImageError as error:
                 reason = str(error).removeprefix(f"{self._path} ")
-                self._say({"status": "failed", "reason": reason})
+                # What only lacks a package is tried again at every run, until it is there.
+                is_settled = not isinstance(error, ImagePackageError)
+                self._say({"status": "failed", "reason": reason, "is_settled": is_settled})
             except MemoryError:
                 self._data = b""
                 reason = "not enough memory to decode it within the limit of this process"
-                self._say({"status": "failed", "reason": reason})
+                self._say({"status": "failed", "reason": reason, "is_settled": True})
 
     def _say(self, record: dict[str, Any], attachment: bytes = b"") -> None:
         with contextlib.suppress(ValueError):

@@ -197,7 +197,7 @@ class Filler:
         record = self._known_row(reading)
         if record is None or record.failure is None or reading.file is None:
             return False
-        if not reading.was_read:
+        if not reading.was_read or record.mtime_ns == NOT_READ_MTIME_NS:
             return record.failure == reason
         return (record.size, record.mtime_ns) == (reading.file.size, reading.file.mtime_ns)
 

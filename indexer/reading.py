@@ -209,7 +209,7 @@ class Reader:
         }
         answer, attached = decoder.ask(request, DECODE_S + compute_s)
         if answer["status"] == "failed":
-            return replace(reading, failure=answer["reason"])
+            return replace(reading, failure=answer["reason"], was_read=answer["is_settled"])
         found = _unpacked(answer, attached)
         if reading.job.is_backlog:
             return replace(reading, pixels=found)
@@ -237,7 +237,7 @@ class Reader:
                 moments.append(MomentReading(name, time_s, _unpacked(answer, attached)))
             answer, attached = decoder.answer(DECODE_S)
         if answer["status"] == "failed":
-            return replace(reading, failure=answer["reason"])
+            return replace(reading, failure=answer["reason"], was_read=answer["is_settled"])
         if reading.job.is_backlog:
             return replace(reading, moments=_nearest(reading.job.moments, moments))
         description = _description(reading.content_hash, answer["described"])
