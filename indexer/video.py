@@ -33,6 +33,7 @@ from indexer.video_tags import first_tag, read_date, read_place
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 # FFmpeg's demuxer -> what the library calls the format. Nothing else is opened: FFmpeg also reads
@@ -55,6 +56,7 @@ _MIN_IMAGE_SIDE = 640  # what a thumbnail and most models need
 _READ_BYTES = 2**20
 _HEAD_BYTES = 64  # holds the DocType of a Matroska file
 _MAX_LOOKS = 2000  # of a video of known length
+_SEEK_BACK_S = 15.0  # holds a key frame of most broadcasts and camcorders
 _DURATION_SCAN_BYTES = 2**28
 _MAX_DURATION_S = 30 * 24 * 3600  # a header that says more is not believed
 _SAME_FRAME_S = 0.001  # times are kept in milliseconds
@@ -173,22 +175,16 @@ def is_live_photo_pair(facts: VideoFacts, picture_names: Collection[str], video_
 def read_frame(path: Path, time_s: float, *, max_pixels: int, target_side: int) -> Image.Image:
     """The frame that is shown at a time, upright RGB, reduced as a Moment's picture is.
 
-    Past the end it is the last frame. Raises what ``read_facts`` raises.
+    Past the end it is the last frame. Where seeking goes too far, as it does in MPEG-TS and
+    MPEG-PS, it is read from further back. Raises what ``read_facts`` raises.
     """
     longest = max(2 * target_side, _MIN_IMAGE_SIDE)
-    with _open(path, max_pixels, threads=1) as clip:
-        with suppress(clip.track.damage):  # no index: from the start, then
-            place_s = time_s + clip.track.offset_s
-            clip.container.seek(int(place_s / clip.track.tick_s), stream=clip.stream)
-        shown = None
-        for frame in clip.track.frames():
-            is_later = (clip.track.seconds(frame) or 0.0) > time_s + _SAME_FRAME_S
-            if shown is not None and is_later:
-                break
-            shown = frame
-        if shown is None:
-            raise ImageUnreadableError(path=path, reason=_NO_FRAME)
-        return make_picture(shown, clip.stream.sample_aspect_ratio, longest)
+    for start_s in (time_s, time_s - _SEEK_BACK_S, None):  # None: from the beginning
+        with _open(path, max_pixels, threads=1) as clip:
+            shown = _shown_at(clip, time_s, start_s)
+            if shown is not None and (start_s is None or shown[0] <= time_s + _SAME_FRAME_S):
+                return make_picture(shown[1], clip.stream.sample_aspect_ratio, longest)
+    raise ImageUnreadableError(path=path, reason=_NO_FRAME)
 
 
 @dataclass
@@ -346,6 +342,24 @@ def _scanned_duration_s(path: Path, max_pixels: int) -> float:
             if clip.track.position_bytes > _DURATION_SCAN_BYTES:
                 return latest_s * clip.size_bytes / clip.track.position_bytes
     return latest_s
+
+
+def _shown_at(clip: _Clip, time_s: float, start_s: float | None) -> tuple[float, VideoFrame] | None:
+    """The last frame up to a time, or the first one after it; seeks to ``start_s`` before."""
+    track = clip.track
+    if start_s is not None:
+        ticks = max(round((start_s + track.offset_s) / track.tick_s), 0)
+        with suppress(track.damage):  # without an index it is read from where it is
+            clip.container.seek(ticks, stream=clip.stream)
+    shown: tuple[float, VideoFrame] | None = None
+    for frame in track.frames():
+        at_s = track.seconds(frame)
+        if at_s is None:
+            continue
+        if shown is not None and at_s > time_s + _SAME_FRAME_S:
+            break
+        shown = at_s, frame
+    return shown
 
 
 def _moments(
