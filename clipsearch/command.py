@@ -56,3 +56,10 @@ def print_json(record: dict[str, Any]) -> None:
 def say(message: str) -> None:
     """Writes one line for people to stderr."""
     print(message, file=sys.stderr, flush=True)
+
+
+def clock(time_s: float) -> str:
+    """A time in a video for people: ``1:05`` or ``1:02:09``."""
+    minutes, seconds = divmod(int(time_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -13,6 +13,7 @@ from clipsearch.command import (
     add_json_argument,
     add_library_argument,
     add_model_argument,
+    clock,
     print_json,
     say,
 )
@@ -127,14 +128,19 @@ def _space_to_search(library: Library, arguments: Namespace) -> str | None:
 
 
 def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: str) -> int:
+    printed: set[Path] = set()
     for hit in hits:
         if arguments.json:
             print_json(asdict(hit))
         elif arguments.paths:
+            if hit.path in printed:
+                continue  # another moment of the same video
+            printed.add(hit.path)
             print(hit.path, end="\0" if arguments.null else "\n")
         else:
             copies = f"  (and {len(hit.paths) - 1} more)" if len(hit.paths) > 1 else ""
-            print(f"{hit.rank:>4}  {hit.score:.3f}  {hit.path}{copies}")
+            place = "" if hit.time_s is None else f"  at {clock(hit.time_s)}"
+            print(f"{hit.rank:>4}  {hit.score:.3f}  {hit.path}{place}{copies}")
     if not hits and library.counts().items == 0:
         say("The library is empty. Add a photo folder with: clipsearch index FOLDER")
     if arguments.open_sheet is not None and hits:

@@ -22,7 +22,8 @@ ClipsearchError                       10   base; never raised itself
 │   ├── ImageUnreadableError          41   not a picture, damaged, or truncated
 │   ├── ImageTooLargeError            42   over the pixel limit
 │   ├── ImageEmptyError               43   a file of zero bytes
-│   └── ImageNotFoundError            44   no such file
+│   ├── ImageNotFoundError            44   no such file
+│   └── ImagePackageError             45   a format whose reader is not installed
 ├── QueryError                        50   nothing to search for, or not understood
 ├── VectorError                       55   NaN, zero rows, wrong dimension, duplicate ids
 ├── DependencyError                   60   a package is missing or two of them clash
@@ -189,6 +190,14 @@ class ImageEmptyError(ImageError):
 class ImageNotFoundError(ImageError):
     exit_code = 44
     template = "There is no file {path}"
+
+
+class ImagePackageError(ImageError):
+    exit_code = 45
+    template = (
+        "{path} cannot be read as a picture: it is {kind}, which needs a package that is not "
+        "installed: pip install {package}"
+    )
 
 
 class QueryError(ClipsearchError):

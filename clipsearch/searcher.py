@@ -25,13 +25,14 @@ MAX_TOP = 10_000
 
 @dataclass(frozen=True)
 class SearchHit:
-    """One found picture. ``score`` is the cosine to the question, in [-1, 1]."""
+    """One found picture or moment. ``score`` is the cosine to the question, in [-1, 1]."""
 
     rank: int  # 1 is the best
     score: float
     item: int
     path: Path
     paths: tuple[Path, ...]  # every copy, ``path`` first
+    time_s: float | None = None  # of a moment of a video: where in it
 
 
 class Searcher:
@@ -151,8 +152,8 @@ class Searcher:
             for identity, score in zip(found.ids, found.scores, strict=True)
             if int(identity) != leave_out
         ][:top]
-        paths = self._library.paths([identity for identity, _ in pairs])
-        return _ranked(pairs, paths)
+        identities = [identity for identity, _ in pairs]
+        return _ranked(pairs, self._library.paths(identities), self._library.times(identities))
 
     def _current_index(self, space: SpaceRecord) -> VectorIndex:
         with self._loading:
@@ -231,12 +232,21 @@ def _combined(parts: Sequence[Vector]) -> Vector:
     return unit_vector(np.sum(unit_rows(np.stack(list(parts))), axis=0))
 
 
-def _ranked(pairs: list[tuple[int, float]], paths: dict[int, list[Path]]) -> list[SearchHit]:
+def _ranked(
+    pairs: list[tuple[int, float]], paths: dict[int, list[Path]], times: dict[int, float]
+) -> list[SearchHit]:
     hits: list[SearchHit] = []
     for item, score in pairs:
         copies = tuple(paths.get(item, ()))
         if copies:  # the last copy may have been forgotten since the index was read
             hits.append(
-                SearchHit(rank=len(hits) + 1, score=score, item=item, path=copies[0], paths=copies)
+                SearchHit(
+                    rank=len(hits) + 1,
+                    score=score,
+                    item=item,
+                    path=copies[0],
+                    paths=copies,
+                    time_s=times.get(item),
+                )
             )
     return hits

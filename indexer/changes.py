@@ -44,11 +44,6 @@ class Plan:
     inodes: dict[int, int] = field(default_factory=dict)  # file id: its new inode, to be noted
     notes: list[str] = field(default_factory=list)  # for people
 
-    @property
-    def note(self) -> str | None:
-        """All notes, a line each."""
-        return "\n".join(self.notes) or None
-
 
 def settled_mtime_ns(mtime_ns: int, read_at_ns: int) -> int:
     """The time to record for a file that was read; NOT_READ_MTIME_NS if it does not prove enough.

@@ -14,6 +14,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,12 @@ import numpy as np
 from PIL import Image
 
 from clipsearch.encoders.preprocessing import Preprocessing
-from clipsearch.errors import ImageError, ImageNotFoundError
+from clipsearch.errors import (
+    ImageError,
+    ImageNotFoundError,
+    ImagePackageError,
+    ImageUnreadableError,
+)
 from clipsearch.images import (
     THUMBNAIL_SUFFIX,
     VIDEO_EXTENSIONS,
@@ -43,6 +49,8 @@ from indexer.sidecars import MAX_SIDECAR_BYTES, describe
 # Seconds of computing for one picture or one moment of a video; a picture gets more by its size.
 COMPUTE_S = 10.0
 PIXELS_PER_S = 5_000_000
+VIDEO_COMPUTE_S = 120.0  # for a whole video, and one more for each of its seconds
+_TELL_EVERY_S = 5.0
 PICTURE, VIDEO = "picture", "video"
 _SNIFFED_BYTES = 64
 # Address space beyond what the largest allowed picture takes.
@@ -77,11 +85,13 @@ class Server:
                 actions[request.pop("do")](**request)
             except ImageError as error:
                 reason = str(error).removeprefix(f"{self._path} ")
-                self._say({"status": "failed", "reason": reason})
+                # What only lacks a package is tried again at every run, until it is there.
+                is_settled = not isinstance(error, ImagePackageError)
+                self._say({"status": "failed", "reason": reason, "is_settled": is_settled})
             except MemoryError:
                 self._data = b""
                 reason = "not enough memory to decode it within the limit of this process"
-                self._say({"status": "failed", "reason": reason})
+                self._say({"status": "failed", "reason": reason, "is_settled": True})
 
     def _say(self, record: dict[str, Any], attachment: bytes = b"") -> None:
         with contextlib.suppress(ValueError):
@@ -168,7 +178,10 @@ class Server:
         moments: Iterator[video.Moment] = iter(())
         if not is_live:
             moments = video.read_moments(
-                self._path, max_pixels=self._max_pixels, target_side=target_side
+                self._path,
+                max_pixels=self._max_pixels,
+                target_side=target_side,
+                on_progress=self._progress(VIDEO_COMPUTE_S + facts.duration_s),
             )
         apply = Preprocessing(**_tuples(preprocessing)).apply
         for moment in moments:
@@ -201,6 +214,23 @@ class Server:
                 "described": described,
             }
         )
+
+    def _progress(self, most_s: float) -> Callable[[], None]:
+        """What a video calls as it goes on: its limit is for one step, and one for all of it."""
+        begun_s = time.process_time()
+        told_at = time.monotonic()
+
+        def progress() -> None:
+            nonlocal told_at
+            if time.process_time() - begun_s > most_s:
+                reason = f"it took more than {most_s:.0f} s of computing"
+                raise ImageUnreadableError(path=self._path, reason=reason)
+            if time.monotonic() - told_at > _TELL_EVERY_S:
+                told_at = time.monotonic()
+                self._say({"status": "progress"})
+            limit_computing(COMPUTE_S)
+
+        return progress
 
     def _describe(self, sidecars: list[str]) -> None:
         """Says what the file and its sidecars say in words, without decoding a pixel."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,13 +12,14 @@ from queue import LifoQueue
 from types import TracebackType
 from typing import Any
 
+from clipsearch.processes import own_command, own_environment
 from indexer.messages import BrokenMessageError, receive, send
 
 # Limits of time, for what computes nothing and yet does not end: a dead network drive, a deadlock.
 # What computes too much is ended earlier by the process's own limit of computing.
 OPEN_S = 120.0
 DECODE_S = 60.0
-PROGRAM = ("-P", "-m", "indexer.decoder_process")  # -P: never from the folder we are in
+PROGRAM = ("-m", "indexer.decoder_process")
 _WATCH_EVERY_S = 0.5
 
 
@@ -102,14 +101,12 @@ class Decoder:
         if self._closed:
             raise DecoderDiedError("the run was stopped", is_settled=False)
         if self._process is None:
-            command = [sys.executable, *PROGRAM, str(self._max_pixels)]
-            one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             self._process = subprocess.Popen(
-                command,
+                own_command(*PROGRAM, str(self._max_pixels)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # codecs are talkative, and say nothing of use
-                env={**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(sys.path)},
+                env=own_environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
             )
         return self._process
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import threading
 import warnings
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,10 +26,13 @@ _TIFF = {  # the first four bytes of a block -> those that Pillow takes for a TI
     **dict.fromkeys((b"IIRO", b"IIRS", b"IIU\0"), b"II*\0"),  # Olympus, Panasonic
     b"MMOR": b"MM\0*",
 }
+_MAX_FILLED_BYTES = 64 * 2**10
 _XMP, _IPTC, _RESOURCES = 0x02BC, 0x83BB, 0x8649
 _XP_TITLE, _XP_COMMENT, _XP_KEYWORDS, _XP_SUBJECT = 0x9C9B, 0x9C9C, 0x9C9E, 0x9C9F
 _PANASONIC_ISO = 0x0017  # in RW2, whose main directory has tags of its own
 _RATING, _RATING_PERCENT = 0x4746, 0x4749
+
+_QUIET = threading.Lock()
 
 # Offsets from UTC that are or were in use, beside the whole hours from -12 to +14.
 _ODD_OFFSETS_MINUTES = (-570, -210, 210, 270, 330, 345, 390, 525, 570, 630, 765)
@@ -61,7 +65,7 @@ def is_tiff(data: bytes) -> bool:
 
 def read_exif(block: ExifBlock) -> tuple[Findings, Nested]:
     """What the tags say; of damaged directories, what can be read."""
-    with warnings.catch_warnings():
+    with _QUIET, warnings.catch_warnings():  # which two threads at once would leave changed
         warnings.simplefilter("ignore")  # Pillow warns of each damaged tag
         return _read(block)
 
@@ -85,8 +89,8 @@ def _read(block: ExifBlock) -> tuple[Findings, Nested]:
 class _LimitedFile(io.BytesIO):
     """A block from which no more is read than a limit, whatever its tags claim.
 
-    Past its end it reads as zeros: Pillow gives up a directory at the first tag that points
-    outside, which in a truncated block would cost the good tags after it.
+    A short tag past its end reads as zeros: Pillow gives up a directory at the first tag that
+    points outside, which in a truncated block would cost the good tags after it.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -97,7 +101,8 @@ class _LimitedFile(io.BytesIO):
         if size is None or size < 0 or size > self._left:
             raise OSError("more than a block of EXIF may hold")
         self._left -= size
-        return super().read(size).ljust(size, b"\0")
+        data = super().read(size)
+        return data.ljust(size, b"\0") if size <= _MAX_FILLED_BYTES else data
 
 
 class Directory:
@@ -215,10 +220,10 @@ def _lens(tags: Directory) -> str | None:
 
 def _read_dates(found: Findings, tags: Directory) -> None:
     base = ExifTags.Base
-    found.put_date(
-        fields.TAKEN,
-        fields.parse_date(tags.get(base.DateTimeOriginal), tags.get(base.OffsetTimeOriginal)),
-    )
+    taken, offset = tags.get(base.DateTimeOriginal), tags.get(base.OffsetTimeOriginal)
+    if taken == tags.get(base.DateTime) and offset is None:
+        offset = tags.get(base.OffsetTime)  # some phones write this one alone
+    found.put_date(fields.TAKEN, fields.parse_date(taken, offset))
     found.put_date(
         fields.DIGITIZED,
         fields.parse_date(tags.get(base.DateTimeDigitized), tags.get(base.OffsetTimeDigitized)),

@@ -20,8 +20,6 @@ from indexer.report import Failure, IndexReport
 
 COMMIT_AFTER_FILES = 256
 COMMIT_AFTER_S = 5.0
-# Neighbouring moments of a video that the model cannot tell apart are one moment.
-SAME_MOMENT_COSINE = 0.97
 
 Key = tuple[int, str]  # root id and relative path
 
@@ -105,8 +103,6 @@ class Filler:
         """Makes the vectors of a video's moments at once, so that they are committed together."""
         vectors = self._encoded([moment.pixels for moment in moments])
         if reading.item is not None:
-            kept = _distinct(vectors)
-            moments, vectors = tuple(moments[place] for place in kept), vectors[kept]
             self._new_items.append(reading.item)
             self._new_items += [moment_item(reading.item, moment) for moment in moments]
         if len(vectors):
@@ -201,7 +197,7 @@ class Filler:
         record = self._known_row(reading)
         if record is None or record.failure is None or reading.file is None:
             return False
-        if not reading.was_read:
+        if not reading.was_read or record.mtime_ns == NOT_READ_MTIME_NS:
             return record.failure == reason
         return (record.size, record.mtime_ns) == (reading.file.size, reading.file.mtime_ns)
 
@@ -239,12 +235,3 @@ class Filler:
     def _is_due(self) -> bool:
         waited = time.monotonic() - self._committed_at
         return len(self._files) + len(self._hashes) >= COMMIT_AFTER_FILES or waited > COMMIT_AFTER_S
-
-
-def _distinct(vectors: Matrix) -> list[int]:
-    """The places of the rows that differ from the last one that was kept; neighbours in time."""
-    kept: list[int] = []
-    for place, vector in enumerate(vectors):
-        if not kept or float(vectors[kept[-1]] @ vector) < SAME_MOMENT_COSINE:
-            kept.append(place)
-    return kept

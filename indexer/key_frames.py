@@ -74,6 +74,12 @@ class Track:
         except self.damage:
             return []
 
+    def frames(self) -> Iterator[Frame]:
+        """Every frame from here on, in the order of their times."""
+        for packet in self.read():
+            yield from self.decode(packet)
+        yield from self.drain()
+
     def drain(self) -> list[Frame]:
         """The frames that the decoder held back; it starts anew afterwards."""
         frames = self.decode(None)

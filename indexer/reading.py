@@ -209,7 +209,7 @@ class Reader:
         }
         answer, attached = decoder.ask(request, DECODE_S + compute_s)
         if answer["status"] == "failed":
-            return replace(reading, failure=answer["reason"])
+            return replace(reading, failure=answer["reason"], was_read=answer["is_settled"])
         found = _unpacked(answer, attached)
         if reading.job.is_backlog:
             return replace(reading, pixels=found)
@@ -230,13 +230,14 @@ class Reader:
         }
         moments: list[MomentReading] = []
         answer, attached = decoder.ask(request, DECODE_S)
-        while answer["status"] == "moment":
-            time_s = float(answer["time_s"])
-            name = moment_hash(reading.content_hash, time_s)
-            moments.append(MomentReading(name, time_s, _unpacked(answer, attached)))
+        while answer["status"] in ("moment", "progress"):
+            if answer["status"] == "moment":
+                time_s = float(answer["time_s"])
+                name = moment_hash(reading.content_hash, time_s)
+                moments.append(MomentReading(name, time_s, _unpacked(answer, attached)))
             answer, attached = decoder.answer(DECODE_S)
         if answer["status"] == "failed":
-            return replace(reading, failure=answer["reason"])
+            return replace(reading, failure=answer["reason"], was_read=answer["is_settled"])
         if reading.job.is_backlog:
             return replace(reading, moments=_nearest(reading.job.moments, moments))
         description = _description(reading.content_hash, answer["described"])

@@ -8,15 +8,15 @@ call this in a process that may be killed.
 
 from __future__ import annotations
 
+import io
 import stat
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
-import xxhash
 from PIL import Image
 
 from clipsearch.errors import (
@@ -33,6 +33,7 @@ from indexer.video_tags import first_tag, read_date, read_place
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 # FFmpeg's demuxer -> what the library calls the format. Nothing else is opened: FFmpeg also reads
@@ -55,8 +56,10 @@ _MIN_IMAGE_SIDE = 640  # what a thumbnail and most models need
 _READ_BYTES = 2**20
 _HEAD_BYTES = 64  # holds the DocType of a Matroska file
 _MAX_LOOKS = 2000  # of a video of known length
+_SEEK_BACK_S = 15.0  # holds a key frame of most broadcasts and camcorders
 _DURATION_SCAN_BYTES = 2**28
 _MAX_DURATION_S = 30 * 24 * 3600  # a header that says more is not believed
+_SAME_FRAME_S = 0.001  # times are kept in milliseconds
 _NO_FRAME = "no frame of the video can be decoded"
 
 
@@ -169,20 +172,19 @@ def is_live_photo_pair(facts: VideoFacts, picture_names: Collection[str], video_
     return False
 
 
-def hash_video(path: Path) -> str:
-    """Names a video by the xxh3 hash (128 bits, 32 hex digits) of the whole file.
+def read_frame(path: Path, time_s: float, *, max_pixels: int, target_side: int) -> Image.Image:
+    """The frame that is shown at a time, upright RGB, reduced as a Moment's picture is.
 
-    It is the same as of any other content, read in pieces. Raises ImageNotFoundError,
-    ImageEmptyError or ImageUnreadableError.
+    Past the end it is the last frame. Where seeking goes too far, as it does in MPEG-TS and
+    MPEG-PS, it is read from further back. Raises what ``read_facts`` raises.
     """
-    hasher = xxhash.xxh3_128()
-    with _file(path) as file:
-        try:
-            while piece := file.read(_READ_BYTES):
-                hasher.update(piece)
-        except OSError as error:
-            raise ImageUnreadableError(path=path, reason=error.strerror or str(error)) from error
-    return hasher.hexdigest()
+    longest = max(2 * target_side, _MIN_IMAGE_SIDE)
+    for start_s in (time_s, time_s - _SEEK_BACK_S, None):  # None: from the beginning
+        with _open(path, max_pixels, threads=1) as clip:
+            shown = _shown_at(clip, time_s, start_s)
+            if shown is not None and (start_s is None or shown[0] <= time_s + _SAME_FRAME_S):
+                return make_picture(shown[1], clip.stream.sample_aspect_ratio, longest)
+    raise ImageUnreadableError(path=path, reason=_NO_FRAME)
 
 
 @dataclass
@@ -203,8 +205,18 @@ class _Clip:
         return self.track.position_bytes / self.size_bytes
 
 
+class _File(io.FileIO):
+    """A file that answers a seek to nowhere as FFmpeg expects, without an exception."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError:
+            return -1
+
+
 @contextmanager
-def _file(path: Path) -> Iterator[BinaryIO]:
+def _file(path: Path) -> Iterator[_File]:
     """A regular, non-empty file, open for reading; ImageError says why it cannot be."""
     try:
         status = path.stat()
@@ -213,7 +225,7 @@ def _file(path: Path) -> Iterator[BinaryIO]:
             raise ImageUnreadableError(path=path, reason=f"it is {kind}")
         if status.st_size == 0:
             raise ImageEmptyError(path=path)
-        file = path.open("rb")
+        file = _File(path)
     except FileNotFoundError as error:
         raise ImageNotFoundError(path=path) from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -230,7 +242,7 @@ def _open(path: Path, max_pixels: int, *, threads: int) -> Iterator[_Clip]:
         try:
             import av
         except ImportError as error:
-            reason = "videos need the package av: pip install 'clipsearch[video]'"
+            reason = "videos need the package av: pip install av"
             raise ImageUnreadableError(path=path, reason=reason) from error
         try:
             head = file.read(_HEAD_BYTES)
@@ -330,6 +342,24 @@ def _scanned_duration_s(path: Path, max_pixels: int) -> float:
             if clip.track.position_bytes > _DURATION_SCAN_BYTES:
                 return latest_s * clip.size_bytes / clip.track.position_bytes
     return latest_s
+
+
+def _shown_at(clip: _Clip, time_s: float, start_s: float | None) -> tuple[float, VideoFrame] | None:
+    """The last frame up to a time, or the first one after it; seeks to ``start_s`` before."""
+    track = clip.track
+    if start_s is not None:
+        ticks = max(round((start_s + track.offset_s) / track.tick_s), 0)
+        with suppress(track.damage):  # without an index it is read from where it is
+            clip.container.seek(ticks, stream=clip.stream)
+    shown: tuple[float, VideoFrame] | None = None
+    for frame in track.frames():
+        at_s = track.seconds(frame)
+        if at_s is None:
+            continue
+        if shown is not None and at_s > time_s + _SAME_FRAME_S:
+            break
+        shown = at_s, frame
+    return shown
 
 
 def _moments(

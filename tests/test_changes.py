@@ -197,9 +197,7 @@ def test_a_folder_copied_whole_is_taken_as_it_was_and_an_edited_one_is_not(
         ask = same_contents(library, photos, hash_file)
         plan = plan_changes(root.id, scan(photos), library.files(root.id), same_contents=ask)
         assert (plan.read, len(plan.inodes)) == ([], 60)
-        before = library.revision
-        writer.set_inodes(plan.inodes)
-        assert library.revision == before
+        writer.commit(Batch(inodes=plan.inodes))
         plan = plan_changes(root.id, scan(photos), library.files(root.id))
         assert (plan.read, plan.unchanged) == ([], 60)
         for name in numbered(60):  # a tool that keeps time and size, as exiftool -P can
@@ -252,7 +250,7 @@ def test_a_folder_that_vanished_is_gone_but_a_root_never_is(tmp_path: Path) -> N
         for only in (["a"], None):
             plan = plan_changes(1, scan(root, only=only), ROWS)
             assert gone(plan) == []
-            assert "clipsearch forget" in (plan.note or "")
+            assert "clipsearch forget" in plan.notes[0]
 
 
 def test_an_emptied_folder_is_missing_and_its_name_is_told_in_case_a_disk_belongs_there(
@@ -298,8 +296,8 @@ def index(library: Library, tiny_model_dir: Path, library_path: Path) -> Index:
     chosen = {"model": f"local-dir:{tiny_model_dir}", "runtime": "torch", "library": library_path}
     settings: Settings = resolve(chosen, environment={})
 
-    def run(*roots: Path) -> IndexReport:
-        return index_library(library, roots, settings=settings)
+    def run(*roots: Path, **options: object) -> IndexReport:
+        return index_library(library, roots, settings=settings, **options)  # type: ignore[arg-type]
 
     return run
 
@@ -343,6 +341,23 @@ def test_a_folder_renamed_moved_copied_and_restored_costs_no_embedding(
     assert report.embedded == 0
     assert library.item_at(photos / "trip" / "5.png") == item
     assert library.counts().items == 8
+
+
+def test_a_library_restored_from_a_backup_is_not_read_again(
+    index: Index, photos: Path, library: Library, tmp_path: Path
+) -> None:
+    for number in range(4, 45):
+        os.utime(paint(photos / f"{number}.png", number), ns=(10**18, 10**18))
+    index(photos)
+    index()  # what was written right before it was read
+    photos.rename(tmp_path / "old")
+    shutil.copytree(tmp_path / "old", photos)
+    for _ in range(2):
+        to_read: list[int] = []
+        report = index(progress=lambda _done, total, seen=to_read: seen.append(total))
+        assert (report.unchanged, set(to_read)) == (45, {0})
+    now = {file.relpath: file.inode for file in scan(photos).files}
+    assert {row.relpath: row.inode for row in library.files(1)} == now
 
 
 def test_a_picture_that_is_left_out_later_waits_as_missing_with_its_vector(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,3 +182,27 @@ def test_noise_is_no_message(noise: bytes) -> None:
     except BrokenMessageError:
         return
     assert isinstance(record, dict)
+
+
+def test_no_code_of_the_present_folder_is_run(
+    photos: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """A photo folder from someone else may hold a numpy.py, and people run us from there."""
+    for name in ("numpy", "PIL", "torch", "indexer"):
+        (tmp_path / f"{name}.py").write_text("import os; os._exit(99)")
+    program = (
+        "import os, sys; sys.path.remove(''); from clipsearch.cli import main; "
+        f"os.chdir({str(tmp_path)!r}); sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["index", photos, "--library", tmp_path / "own.clipsearch"]
+    arguments += ["--model", f"local-dir:{tiny_model_dir}", "--runtime", "auto", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["added"] == 5
+    assert "could not be made" not in done.stderr

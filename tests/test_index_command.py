@@ -43,7 +43,7 @@ def test_the_first_run_tells_what_it_did_and_the_second_that_nothing_is_new(
 ) -> None:
     first = run_cli("index", photos, *model, "--json")
     assert first.returncode == 0, first.stderr
-    (record,) = map(json.loads, first.stdout.splitlines())
+    record = json.loads(first.stdout.splitlines()[-1])
     assert record["added"] == record["embedded"] == 4
     assert record["model"] == model[1]
     assert "4 added" in first.stderr

@@ -292,3 +292,32 @@ def test_an_empty_library_says_how_to_fill_it(browser: Any, tmp_path: Path) -> N
         assert f"clipsearch index FOLDER --library {tmp_path}" in tab.inner_text("#results")
         assert "token" not in tab.url
         tab.close()
+
+
+def test_a_video_plays_from_the_moment_that_was_found(
+    browser: Any, real_photos: Path, tmp_path: Path
+) -> None:
+    import av
+    from PIL import Image
+
+    (tmp_path / "films").mkdir()
+    with av.open(str(tmp_path / "films" / "film.webm"), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for name in ("cat.png", "coffee.png"):
+            still = Image.open(real_photos / name).convert("RGB").resize((320, 240))
+            for _ in range(40):
+                container.mux(stream.encode(av.VideoFrame.from_image(still)))
+        container.mux(stream.encode())
+    library = tmp_path / "films.clipsearch"
+    index(library, tmp_path / "films", "embedded")
+    with running_server(library) as served:
+        visit = Visit(browser, served.url)
+        assert visit.type("a cup of coffee")[0] == "film.webm at 0:04"
+        dialog = visit.open_first()
+        visit.tab.wait_for_function("document.querySelector('dialog video').readyState >= 2")
+        video = dialog.locator("video")
+        assert abs(video.evaluate("film => film.currentTime") - 4) < 0.5
+        assert "At" in dialog.inner_text()
+        assert visit.complaints == []
+        visit.tab.close()

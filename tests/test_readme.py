@@ -1,4 +1,4 @@
-"""The README is true: every command and every line of Python runs, and what is taught is learned."""
+"""The README is true: its commands and its Python run, and what they teach is learned."""
 
 from __future__ import annotations
 

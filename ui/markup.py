@@ -6,6 +6,7 @@ from datetime import datetime
 from html import escape as escape_html
 from pathlib import Path
 
+from clipsearch.command import clock
 from ui.service import Answer, Found, Picture, Summary
 
 _LEAST_RATIO, _GREATEST_RATIO = 0.5, 2.6  # so that a panorama does not take a whole screen
@@ -120,13 +121,6 @@ def _seen(shown: Picture, name: str) -> str:
         f"<video controls playsinline preload='metadata' poster='view/{shown.item}' "
         f"src='original/{shown.item}#t={start}' data-start='{start}' aria-label='{name}'></video>"
     )
-
-
-def clock(time_s: float) -> str:
-    """``1:05`` or ``1:02:09``."""
-    minutes, seconds = divmod(int(time_s), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _facts(shown: Picture, score: float | None) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ from clipsearch.errors import (
 from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, load_image, make_thumbnail
 from clipsearch.library import ItemRecord, Library, camera_name
 from clipsearch.searcher import Searcher
+from indexer.video import read_frame
 
 VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
 _VIEW_QUALITY = 88
@@ -261,13 +262,18 @@ class Service:
         return record
 
     def _decoded(self, item: int, target_side: int) -> Image.Image:
-        """The first copy that can be read; the last copy's error when none can."""
+        """The first copy that can be read; the last copy's error when none can.
+
+        Of a moment of a video, the frame at its time.
+        """
+        time_s = self._record(item).time_s
         failure: ImageError = ImageNotFoundError(path=f"of item {item} any more")
         for path in self._library.paths([item]).get(item, ()):
             try:
-                return load_image(
-                    path, max_pixels=self._settings.max_pixels, target_side=target_side
-                )
+                limits = {"max_pixels": self._settings.max_pixels, "target_side": target_side}
+                if time_s is not None:
+                    return read_frame(path, time_s, **limits)
+                return load_image(path, **limits)
             except ImageError as error:
                 failure = error
         raise failure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from clipsearch.encoders.addresses import resolve_address
 from clipsearch.encoders.protocol import Encoder
 from clipsearch.encoders.registry import EMBEDDED, EMBEDDED_FOLDER, LOCAL_DIR
 from clipsearch.errors import DeviceError, ModelError, SpaceMismatchError
+from clipsearch.processes import own_command, own_environment
 from clipsearch.vectors import EmbeddingSpace
 
 if TYPE_CHECKING:
@@ -93,14 +93,14 @@ def compile_encoder(
         return True
     if notify is not None:
         notify(f"Preparing the fast runtime of {address} (once, well under a minute for most)")
-    command = [sys.executable, "-m", "clipsearch.encoders.openclip_export", address]
+    command = own_command("-m", "clipsearch.encoders.openclip_export", address)
     try:
         done = subprocess.run(
             [*command, str(settings.compiled_dir)],
             capture_output=True,
             text=True,
             timeout=_CONVERSION_TIMEOUT_S,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            env=own_environment(PYTHONWARNINGS="ignore"),
             check=True,
         )
         result = json.loads(done.stdout.splitlines()[-1])

@@ -57,6 +57,10 @@ _STARTS = (
     (b"IIU\0", "RW2"),
     (b"II\x1a\0\0\0HEAPCCDR", "CRW"),
     (b"\x1aE\xdf\xa3", "video"),  # Matroska and WebM
+    (b"\0\0\1\xba", "video"),  # MPEG program stream
+    (b"\0\0\1\xb3", "video"),  # MPEG video alone
+    (b"FLV\1", "video"),
+    (b"0&\xb2u\x8ef\xcf\x11", "video"),  # ASF, the container of WMV
 )
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"MM*\0", b"II\0*")  # + is BigTIFF
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
@@ -70,7 +74,7 @@ RAW_KINDS |= {"MRW", "RAW"}
 
 
 def sniff(prefix: bytes) -> str:
-    """Names the kind of file from its first bytes; 64 are enough, 12 nearly always.
+    """Names the kind of file from its first bytes; 256 are enough, 12 nearly always.
 
     One of JPEG, PNG, GIF, BMP, WEBP, TIFF, HEIC, AVIF, JXL, JPEG2000, PSD, CR2, CR3, CRW, ORF, RW2,
     RAF, MRW, "video", or "" for anything else. The RAW files that are a TIFF inside (NEF, ARW, DNG,
@@ -85,6 +89,8 @@ def sniff(prefix: bytes) -> str:
         return {b"WEBP": "WEBP", b"AVI ": "video"}.get(prefix[8:12], "")
     if prefix[4:8] == b"ftyp":
         return _container(prefix)
+    if any(prefix[at::step][:2] == b"GG" for at, step in ((0, 188), (4, 192))):
+        return "video"  # an MPEG transport stream, its packets plain or with a time before each
     return "video" if prefix[4:8] in _QUICKTIME_ATOMS else ""
 
 
@@ -95,7 +101,7 @@ def identify(data: bytes, name: str) -> str:
     sensor sees it. ``name`` counts only where a camera's file shows neither: then an ending that
     belongs to RAW files decides.
     """
-    kind = sniff(data[:64])
+    kind = sniff(data[:256])
     return _raw_in_tiff(data, name) or kind if kind == "TIFF" else kind
 
 

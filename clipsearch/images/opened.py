@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from clipsearch.errors import ImageTooLargeError, ImageUnreadableError
+from clipsearch.errors import ImagePackageError, ImageTooLargeError, ImageUnreadableError
 
 DEFAULT_MAX_PIXELS = 200_000_000
 _USUAL_BYTES = 8  # a pixel; what 16 bits of four channels take, and 8 bits with a copy of them
@@ -60,6 +60,6 @@ def unreadable(limit: Limit, reason: str) -> ImageUnreadableError:
     return ImageUnreadableError(path=limit.name, reason=reason)
 
 
-def missing_package(limit: Limit, what: str, install: str) -> ImageUnreadableError:
-    """The error for a format whose package is not installed; ``install`` is what to give to pip."""
-    return unreadable(limit, f"{what} needs a package that is not installed: pip install {install}")
+def missing_package(limit: Limit, kind: str, package: str) -> ImagePackageError:
+    """The error for a format whose package is not installed; ``package`` is what to give to pip."""
+    return ImagePackageError(path=limit.name, kind=kind, package=package)

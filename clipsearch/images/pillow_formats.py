@@ -32,7 +32,14 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
 
 def open_with_pillow(kind: str, data: bytes, limit: Limit) -> Opened:
     """Reads the header with the plugin of that kind and checks it. Raises what Pillow raises."""
-    opened = _opened(kind, data, limit)
+    try:
+        opened = _opened(kind, data, limit)
+    except SyntaxError:
+        if kind != "TIFF":
+            raise
+        from clipsearch.images.float_tiff import open_float_tiff
+
+        return open_float_tiff(data, limit)
     frames = 1
     if kind == "GIF":
         frames = count_gif_frames(data)
@@ -144,12 +151,25 @@ def _orientation(opened: ImageFile.ImageFile, kind: str, data: bytes) -> int:
     """The EXIF orientation still to be undone; Pillow has already undone that of a TIFF."""
     if kind in ("TIFF", "JPEG2000", "BMP"):
         return 1
-    if kind == "PNG" and not any(
-        sign in data for sign in (b"eXIf", b"Raw profile type", b"tiff:Orientation")
-    ):
+    if kind == "PNG" and not _may_say_orientation(data):
         return 1  # Pillow would decode a PNG to look for EXIF behind the pixels
     value = _exif(opened).get(ExifTags.Base.Orientation)
     return value if isinstance(value, int) else 1
+
+
+def _may_say_orientation(png: bytes) -> bool:
+    """Whether a PNG holds EXIF, also in ImageMagick's way, or XMP with an orientation."""
+    place = 8
+    while place + 8 <= len(png):
+        length, chunk = int.from_bytes(png[place : place + 4], "big"), png[place + 4 : place + 8]
+        if chunk == b"eXIf":
+            return True
+        if chunk in (b"tEXt", b"zTXt", b"iTXt"):
+            text = png[place + 8 : place + 8 + length]
+            if text.startswith((b"Raw profile type", b"XML:com.adobe.xmp")):
+                return True
+        place += 12 + length
+    return False
 
 
 def _exif(opened: Image.Image) -> Image.Exif:

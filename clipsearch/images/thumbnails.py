@@ -14,15 +14,11 @@ _QUALITY = 80
 
 def make_thumbnail(image: Image.Image, side: int = THUMBNAIL_SIDE) -> bytes:
     """Encodes an RGB picture as JPEG, its longer side at most ``side`` pixels, without metadata."""
-    small = image.copy() if max(image.size) <= 2 * side else image.reduce(_whole_steps(image, side))
-    small.thumbnail((side, side), Image.Resampling.BILINEAR)
+    scale = min(1.0, side / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    # a box average down to just above the size, then the filter: half the time of the filter alone
+    small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
     small.info = {}
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
-
-
-def _whole_steps(image: Image.Image, side: int) -> tuple[int, int]:
-    """The box average that is cheap to take before the fine resize; keeps twice ``side``."""
-    steps = max(image.size) // (2 * side)
-    return min(steps, image.width), min(steps, image.height)

@@ -41,6 +41,11 @@ def upright_rgb(
     return flat
 
 
+def from_float_colours(samples: NDArray[np.float32]) -> Image.Image:
+    """(height, width, 3) floats as RGB, scaled together as grey floats are."""
+    return _from_samples(_stretched(samples))
+
+
 def _flattened(image: Image.Image, profile: bytes | None, target_side: int | None) -> Image.Image:
     image = _eight_bit(image)
     if image.has_transparency_data:
@@ -92,4 +97,5 @@ def _stretched(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _from_samples(samples: NDArray[np.float32]) -> Image.Image:
+    """Mode L, or RGB where there are three samples a pixel."""
     return Image.fromarray(np.clip(np.rint(samples), 0, 255).astype(np.uint8))

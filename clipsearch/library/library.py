@@ -319,6 +319,15 @@ class Library:
             found.setdefault(item, []).append(_joined(root, relpath))
         return {item: sorted(paths) for item, paths in found.items()}
 
+    def times(self, ids: Sequence[int]) -> dict[int, float]:
+        """Where in their videos the moments among these items are, in seconds."""
+        rows = self._rows(
+            """SELECT id, time_s FROM item WHERE time_s IS NOT NULL
+            AND id IN (SELECT value FROM json_each(:ids))""",
+            ids=_as_json(ids),
+        )
+        return {row[0]: row[1] for row in rows}
+
     def item_at(self, path: Path) -> int | None:
         """The item of an indexed file, or None; of a video, its first moment."""
         for wanted, root in product(spellings(path), self.roots()):

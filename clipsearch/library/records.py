@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipsearch.vectors import EmbeddingSpace, Matrix
 
@@ -19,8 +19,7 @@ class RootRecord:
     path: Path
 
 
-@dataclass(frozen=True)
-class FileRecord:
+class FileRecord(NamedTuple):  # not a dataclass: there may be 100,000, and this costs a third
     """One path below a root. It has an item, or a failure, or had one and is missing."""
 
     id: int

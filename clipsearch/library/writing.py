@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,14 +59,6 @@ class LibraryWriter:
             root = repoint_root(connection, self._path, old, new)
             _next_revision(connection)
             return root
-
-    def set_inodes(self, inodes: Mapping[int, int]) -> None:
-        """Notes the new inodes of files that are otherwise as they were, by file id.
-
-        Nothing that is searched changes, so the revision stays.
-        """
-        with self._database.writing() as connection:
-            set_inodes(connection, inodes)
 
     def add_space(
         self, space: EmbeddingSpace, *, address: str, runtime: str, precision: str
@@ -128,10 +119,7 @@ class LibraryWriter:
                 _insert_vectors(connection, *batch.vectors)
             failpoint("inside-commit")
             _upsert_files(connection, batch.files)
-            for identity, inode in batch.inodes.items():
-                connection.exec_driver_sql(
-                    "UPDATE file SET inode = ? WHERE id = ?", (inode, identity)
-                )
+            set_inodes(connection, batch.inodes)
             connection.exec_driver_sql(
                 """UPDATE file SET missing_since = ? WHERE missing_since IS NULL
                 AND id IN (SELECT value FROM json_each(?))""",
