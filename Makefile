@@ -24,7 +24,7 @@ demo: $(READY)
 	$(PY) sample_data/demo.py demo
 
 test: $(READY)
-	unset OMP_NUM_THREADS; $(PY) -m pytest -m 'not soak' -q -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not soak' -q -n $(WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

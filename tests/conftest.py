@@ -12,11 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-# Before numpy, faiss or torch start their thread pools: two OpenMP runtimes on few cores. Tests that
-# run side by side take one thread each, because threads that wait for each other in turn are slow.
-_THREADS = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
-os.environ.setdefault("OMP_NUM_THREADS", _THREADS)
-os.environ.setdefault("CLIPSEARCH_THREADS", _THREADS)
+# Before numpy, faiss or torch start their thread pools: two OpenMP runtimes on few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest

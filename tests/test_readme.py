@@ -36,6 +36,7 @@ def environment(home: Path) -> dict[str, str]:
     return {
         **os.environ,
         "HOME": str(home),
+        "CLIPSEARCH_THREADS": "1",  # beside other tests; torch's threads would wait for each other
         "XDG_DATA_HOME": str(home / "data"),
         "XDG_CACHE_HOME": str(home / "cache"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

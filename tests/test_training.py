@@ -269,7 +269,7 @@ def test_the_temperature_is_clipped_at_one_hundred(tmp_path: Path, captions: Pat
 
 
 def train_command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "clipsearch", "train", *map(str, arguments)]
+    return [sys.executable, "-m", "clipsearch", "train", "--threads", "1", *map(str, arguments)]
 
 
 def test_the_command_exports_a_model_that_open_clip_itself_loads(
