@@ -75,6 +75,7 @@ class Server:
             "picture": self._picture,
             "video": self._video,
             "describe": self._describe,
+            "frame": self._frame,
         }
         while True:
             try:
@@ -214,6 +215,15 @@ class Server:
                 "described": described,
             }
         )
+
+    def _frame(self, path: str, max_pixels: int, time_s: float, target_side: int) -> None:
+        """Decodes the frame of a video at a time, as rows of RGB."""
+        from indexer import video
+
+        self._path = Path(path)
+        limit_computing(COMPUTE_S)
+        image = video.read_frame(self._path, time_s, max_pixels=max_pixels, target_side=target_side)
+        self._say({"status": "frame", "size": list(image.size)}, image.tobytes())
 
     def _progress(self, most_s: float) -> Callable[[], None]:
         """What a video calls as it goes on: its limit is for one step, and one for all of it."""

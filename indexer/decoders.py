@@ -151,8 +151,12 @@ class DecoderPool:
         self._watch = threading.Thread(target=self._end_overdue, name="decoder-watch", daemon=True)
 
     def __enter__(self) -> DecoderPool:
-        self._watch.start()
+        self.start()
         return self
+
+    def start(self) -> None:
+        """Begins to watch over the time that files take; decoders start when they are asked."""
+        self._watch.start()
 
     def __exit__(
         self,
