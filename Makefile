@@ -4,6 +4,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 DATA ?= ../shared/data
+# Processes that run tests side by side.
+WORKERS ?= 2
 # FAISS and torch each bring an OpenMP runtime; together they would start twice as many threads.
 export OMP_NUM_THREADS ?= 2
 
@@ -22,7 +24,7 @@ demo: $(READY)
 	$(PY) sample_data/demo.py demo
 
 test: $(READY)
-	$(PY) -m pytest -m 'not soak' -q
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not soak' -q -n $(WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

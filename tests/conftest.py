@@ -1,4 +1,7 @@
-"""Fixtures that several test files share: real photos, a tiny real model, a command line."""
+"""Fixtures that several test files share: real photos, a tiny real model, a command line.
+
+What takes long is made once in a session, by whichever worker needs it first (see ``once``).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings
+from once import made_once, shared_folder
 
 REPOSITORY = Path(__file__).parents[1]
 settings.register_profile(
@@ -23,22 +27,58 @@ settings.register_profile(
 settings.load_profile("clipsearch")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the workers share; compiled models are kept there, not in the developer's own cache."""
+    folder = shared_folder(tmp_path_factory)
+    os.environ["CLIPSEARCH_CACHE_DIR"] = str(folder / "cache")
+    return folder
+
+
 @pytest.fixture(scope="session")
-def real_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the 25 real photos of sample_data, and their captions.csv."""
+def real_photos(shared: Path) -> Path:
+    """A folder with the 25 real photos of sample_data, and their captions.csv; for reading."""
     sys.path.insert(0, str(REPOSITORY / "sample_data"))
     try:
         from gather import gather
     finally:
         sys.path.pop(0)
-    folder = tmp_path_factory.mktemp("photos")
-    gather(folder)
-    return folder
+    return made_once(shared / "photos", gather)
 
 
 @pytest.fixture(scope="session")
-def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real open_clip ViT with random weights (32 px, 16 dimensions), saved as local-dir."""
+def embedded_library(shared: Path, real_photos: Path) -> Path:
+    """The library of the real photos, as the first run with the embedded model leaves it.
+
+    That run finds no compiled model and makes it, so whoever asks for this has it, too. For
+    reading; copy it to change it.
+    """
+
+    def make(library: Path) -> None:
+        index = [sys.executable, "-m", "clipsearch", "index", str(real_photos), "--quiet"]
+        flags = ["--model", "embedded", "--library", str(library)]
+        subprocess.run([*index, *flags], check=True, capture_output=True, timeout=300)
+
+    return made_once(shared / "embedded.clipsearch", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(shared: Path) -> Path:
+    """A real open_clip ViT with random weights (32 px, 16 dimensions), saved as local-dir.
+
+    It is compiled already, so that what is run as a process of its own need not import torch.
+    """
+
+    def make(folder: Path) -> None:
+        from clipsearch.encoders import compile_encoder
+
+        _save_tiny_model(folder)
+        assert compile_encoder(f"local-dir:{folder}")
+
+    return made_once(shared / "tiny-model", make)
+
+
+def _save_tiny_model(folder: Path) -> None:
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -71,7 +111,7 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     torch.manual_seed(7)
     model = open_clip.CLIP(**model_cfg)
-    folder = tmp_path_factory.mktemp("tiny-model")
+    folder.mkdir()
     (folder / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})
     )
@@ -79,7 +119,6 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
         folder / "open_clip_model.safetensors",
     )
-    return folder
 
 
 @pytest.fixture

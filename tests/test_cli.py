@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,15 +29,9 @@ sys.exit(code)
 
 
 @pytest.fixture(scope="module")
-def indexed(
-    tmp_path_factory: pytest.TempPathFactory, real_photos: Path
-) -> Iterator[dict[str, str]]:
+def indexed(embedded_library: Path) -> dict[str, str]:
     """The environment of a library that holds the real photos, made with the embedded model."""
-    folder = tmp_path_factory.mktemp("indexed")
-    environment = {**os.environ, "CLIPSEARCH_LIBRARY": str(folder / "photos.clipsearch")}
-    command = [sys.executable, "-m", "clipsearch", "index", str(real_photos), "--model", "embedded"]
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
-    yield environment
+    return {**os.environ, "CLIPSEARCH_LIBRARY": str(embedded_library)}
 
 
 def clipsearch(

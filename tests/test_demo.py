@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 DEMO = Path(__file__).parents[1] / "sample_data" / "demo.py"
 
 
+@pytest.mark.usefixtures("embedded_library")
 def test_the_demo_answers_its_questions_and_draws_them(tmp_path: Path) -> None:
     for _ in range(2):
         done = subprocess.run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import pytest
 from PIL import Image
 
 import clipsearch
-from clipsearch.encoders import Encoder, compile_encoder
+from clipsearch.config import resolve
+from clipsearch.encoders import Encoder
 from clipsearch.encoders.registry import EMBEDDED_FOLDER, RECOMMENDED
 from training.evaluation import evaluate_retrieval
 
@@ -21,9 +21,8 @@ MAX_BYTES = 45_000_000
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Iterator[Encoder]:
-    assert compile_encoder("embedded")
-    yield clipsearch.load_encoder("embedded")
+def encoder(embedded_library: Path) -> Encoder:
+    return clipsearch.load_encoder("embedded", settings=resolve({"runtime": "compiled"}))
 
 
 def test_it_is_small_and_open_clip_loads_it_as_it_is() -> None:

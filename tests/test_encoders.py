@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,7 @@ from models import RESNET, VIT, save_model
 from PIL import Image
 
 from clipsearch.config import Settings, resolve
-from clipsearch.encoders import compile_encoder, is_compiled, load_encoder
+from clipsearch.encoders import Encoder, compile_encoder, is_compiled, load_encoder
 from clipsearch.encoders.loading import start_loading_text
 from clipsearch.encoders.openclip import load_openclip
 from clipsearch.errors import (
@@ -75,27 +76,28 @@ def test_both_runtimes_agree(model_dir: Path, settings: Settings) -> None:
         assert (second[row][:, None] - second[row][None, :])[ahead].min() > 0
 
 
-def test_reduced_precision_stays_close(model_dir: Path, settings: Settings) -> None:
-    address = f"local-dir:{model_dir}"
-    compile_encoder(address, settings=settings)
-    full = load_encoder(address, settings=settings)
+def in_both_precisions(address: str, settings: Settings) -> tuple[Encoder, Encoder]:
+    """The compiled model in float32 and in bfloat16; skips where the CPU has only the first."""
     try:
         reduced = load_encoder(address, settings=replace(settings, precision="bf16"))
     except DeviceError:
         pytest.skip("this CPU has no bfloat16 arithmetic")
+    return load_encoder(address, settings=settings), reduced
+
+
+def test_reduced_precision_stays_close(model_dir: Path, settings: Settings) -> None:
+    address = f"local-dir:{model_dir}"
+    compile_encoder(address, settings=settings)
+    full, reduced = in_both_precisions(address, settings)
     pixels = pixels_for(model_dir, 100)
     ours, theirs = full.encode_images(pixels), reduced.encode_images(pixels)
     assert (ours * theirs).sum(axis=1).min() > 0.99
 
 
-def test_reduced_precision_finds_the_same_pictures(settings: Settings, real_photos: Path) -> None:
+@pytest.mark.usefixtures("embedded_library")
+def test_reduced_precision_finds_the_same_pictures(real_photos: Path) -> None:
     """With real vectors: those of random weights are too alike for their order to mean anything."""
-    compile_encoder("embedded", settings=settings)
-    full = load_encoder("embedded", settings=settings)
-    try:
-        reduced = load_encoder("embedded", settings=replace(settings, precision="bf16"))
-    except DeviceError:
-        pytest.skip("this CPU has no bfloat16 arithmetic")
+    full, reduced = in_both_precisions("embedded", resolve({"runtime": "compiled"}))
     pictures = [Image.open(path).convert("RGB") for path in sorted(real_photos.glob("*.[jp][pn]g"))]
     parts = [
         picture.crop((x, y, x + picture.width // 2, y + picture.height // 2))
@@ -170,11 +172,11 @@ print(encoder.encode_texts(["a dog"]).shape, encoder.encode_images(pixels[None])
     assert done.stdout == "(1, 24) (1, 24)\n", done.stderr
 
 
-def test_a_damaged_compiled_file_is_made_again(model_dir: Path, tmp_path: Path) -> None:
+def test_a_damaged_compiled_file_is_made_again(tiny_model_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(resolve().compiled_dir, tmp_path / "compiled")
     own = resolve({"cache_dir": tmp_path})
-    address = f"local-dir:{model_dir}"
-    assert compile_encoder(address, settings=own)
-    space = load_encoder(address, settings=own).space
+    address = f"local-dir:{tiny_model_dir}"
+    space = load_encoder(address, settings=replace(own, runtime="compiled")).space
     damaged = tmp_path / "compiled" / space.id / "text.bin"
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2] ^= 1

@@ -165,7 +165,7 @@ def test_the_command_prints_odd_names_in_any_locale(
 ) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     model = f"local-dir:{tiny_model_dir}"
-    indexed = run_cli("index", hostile, "--model", model, "--runtime", "torch")
+    indexed = run_cli("index", hostile, "--model", model)
     assert indexed.returncode == 100, indexed.stderr
     for form in ("--json", "--paths"):
         done = run_cli("search", "a cat", "--top", "50", form, env=ascii_only)
@@ -202,7 +202,7 @@ def test_a_library_and_photos_under_a_name_that_is_no_text_are_searched(
     folder.mkdir()
     (folder / "good.jpg").write_bytes(GOOD["good.jpg"])
     home = ["--library", folder / "my.clipsearch"]
-    model = ["--model", f"local-dir:{tiny_model_dir}", "--runtime", "torch"]
+    model = ["--model", f"local-dir:{tiny_model_dir}"]
     assert run_cli("index", folder, *home, *model).returncode == 0
     done = run_cli("search", "a cat", *home, "--json")
     assert done.returncode == 0, done.stderr

@@ -50,7 +50,7 @@ def photos(real_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(photos: Path) -> Iterator[Served]:
+def server(photos: Path, embedded_library: Path) -> Iterator[Served]:
     library = photos.parent / "page.clipsearch"
     index(library, photos, "embedded")
     with running_server(library) as served:

@@ -269,7 +269,7 @@ def test_the_temperature_is_clipped_at_one_hundred(tmp_path: Path, captions: Pat
 
 
 def train_command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "clipsearch", "train", *map(str, arguments)]
+    return [sys.executable, "-m", "clipsearch", "train", "--threads", "1", *map(str, arguments)]
 
 
 def test_the_command_exports_a_model_that_open_clip_itself_loads(
@@ -303,7 +303,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     out = tmp_path / "run"
     command = train_command(
         "--captions", captions, "--out", out, "--model", f"local-dir:{tiny_model_dir}",
-        "--epochs", "150", "--batch-size", "3", "--json"
+        "--epochs", "100", "--batch-size", "3", "--keep-held-out", "--json"
     )  # fmt: skip
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     metrics = out / "metrics.jsonl"
@@ -317,42 +317,9 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     assert running.returncode == 130, told
     assert "same command continues" in told
     saved = json.loads((out / "checkpoint-judged" / "step.json").read_text())["step"]
-    assert 0 < saved < 300
+    assert 0 < saved < 200
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     steps = [json.loads(line) for line in metrics.read_text().splitlines()]
     judged = [step["step"] for step in steps if step["phase"] == "judge"]
-    assert judged == list(range(1, 301))
-
-
-def test_a_made_up_name_is_learned_from_captions(tmp_path: Path, real_photos: Path) -> None:
-    """After training the new name finds its picture, and the rest still works."""
-    import clipsearch
-
-    lines = (real_photos / "captions.csv").read_text(encoding="utf-8").splitlines()
-    taught = [line for line in lines if not line.startswith("tissue.png")]
-    taught += ["tissue.png,a photo of zorblax", "tissue.png,zorblax"]
-    file = real_photos / "taught.csv"
-    file.write_text("\n".join(taught) + "\n", encoding="utf-8")
-    command = train_command("--captions", file, "--out", tmp_path / "run", "--model", "embedded")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    export = f"local-dir:{tmp_path / 'run' / 'export'}"
-    library = tmp_path / "photos.clipsearch"
-    for model in ("embedded", export):
-        index = ["index", str(real_photos), "--library", str(library), "--model", model, "--quiet"]
-        subprocess.run([sys.executable, "-m", "clipsearch", *index], check=True, timeout=300)
-    with clipsearch.open_library(library) as opened:
-        assert len(opened.spaces()) == 2
-        active = opened.active_space()
-        assert active is not None
-        assert active.address == export
-        searcher = clipsearch.Searcher(opened)
-        assert searcher.search("a photo of zorblax")[0].path.name == "tissue.png"
-        for words, name in (
-            ("a cat", "cat.png"),
-            ("a cup of coffee", "coffee.png"),
-            ("an orange flower", "flower.jpg"),
-            ("a motorcycle", "motorcycle.png"),
-        ):
-            assert searcher.search(words)[0].path.name == name, words
+    assert judged == list(range(1, 201))

@@ -54,6 +54,7 @@ def test_the_wheel_holds_the_four_packages_and_the_weights_alone(wheel: Path) ->
     assert sources == {name for name in names if name.endswith(".py")}
 
 
+@pytest.mark.usefixtures("embedded_library")
 def test_the_command_works_from_the_wheel(wheel: Path, tmp_path: Path, real_photos: Path) -> None:
     target = tmp_path / "installed"
     install = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
