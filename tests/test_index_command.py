@@ -136,7 +136,7 @@ def test_ctrl_c_saves_what_is_done_and_the_next_run_does_the_rest(
 ) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
-    for number in range(1500):
+    for number in range(700):
         paint(folder / f"{number:04}.png", number)
     process = subprocess.Popen(
         [sys.executable, "-m", "clipsearch", "index", str(folder), *model, "--batch-size", "4"],
@@ -156,9 +156,9 @@ def test_ctrl_c_saves_what_is_done_and_the_next_run_does_the_rest(
     assert "Run the same command again to continue" in told
     assert "Traceback" not in told
     done = json.loads(run_cli("info", "--json").stdout)["items"]
-    assert 0 < done < 1500
+    assert 0 < done < 700
     rest = json.loads(run_cli("index", "--json").stdout.splitlines()[-1])
-    assert rest["embedded"] == 1500 - done, "nothing twice"
+    assert rest["embedded"] == 700 - done, "nothing twice"
     assert run_cli("check").returncode == 0
 
 
