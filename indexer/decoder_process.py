@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 import numpy as np
@@ -75,6 +74,7 @@ class Server:
             "picture": self._picture,
             "video": self._video,
             "describe": self._describe,
+            "frame": self._frame,
         }
         while True:
             try:
@@ -215,6 +215,15 @@ class Server:
             }
         )
 
+    def _frame(self, path: str, max_pixels: int, time_s: float, target_side: int) -> None:
+        """Decodes the frame of a video at a time, as rows of RGB."""
+        from indexer import video
+
+        self._path = Path(path)
+        limit_computing(COMPUTE_S)
+        image = video.read_frame(self._path, time_s, max_pixels=max_pixels, target_side=target_side)
+        self._say({"status": "frame", "size": list(image.size)}, image.tobytes())
+
     def _progress(self, most_s: float) -> Callable[[], None]:
         """What a video calls as it goes on: its limit is for one step, and one for all of it."""
         begun_s = time.process_time()
@@ -262,13 +271,19 @@ def keep_thumbnail(image: Image.Image, destination: Path) -> None:
     """Saves a thumbnail; a full or read-only disk is met when the library is written."""
     if destination.exists():
         return
+    written = destination.with_name(f"{destination.stem}.{os.getpid()}.tmp")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=destination.parent, suffix=".tmp", delete=False) as file:
+        with open(written, "wb", opener=_private) as file:
             file.write(make_thumbnail(image))
-        Path(file.name).replace(destination)
+        written.replace(destination)
     except OSError:
         return  # thumbnails are a cache: they can be made again from the photo
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that only its owner may read: it shows what a photo shows."""
+    return os.open(path, flags, 0o600)
 
 
 def limit_computing(seconds: float) -> None:

@@ -21,6 +21,10 @@ OPEN_S = 120.0
 DECODE_S = 60.0
 PROGRAM = ("-m", "indexer.decoder_process")
 _WATCH_EVERY_S = 0.5
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# A picture's memory is kept for the next one: glibc would give it back to the system each time,
+# and getting it again page by page is an eighth of a decoder's work. Bytes.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
 
 
 class DecoderDiedError(Exception):
@@ -106,7 +110,7 @@ class Decoder:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # codecs are talkative, and say nothing of use
-                env=own_environment(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1"),
+                env=own_environment(**_ONE_THREAD, **_KEEP_MEMORY),
             )
         return self._process
 
@@ -151,8 +155,12 @@ class DecoderPool:
         self._watch = threading.Thread(target=self._end_overdue, name="decoder-watch", daemon=True)
 
     def __enter__(self) -> DecoderPool:
-        self._watch.start()
+        self.start()
         return self
+
+    def start(self) -> None:
+        """Begins to watch over the time that files take; decoders start when they are asked."""
+        self._watch.start()
 
     def __exit__(
         self,

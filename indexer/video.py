@@ -23,6 +23,7 @@ from clipsearch.errors import (
     ImageEmptyError,
     ImageError,
     ImageNotFoundError,
+    ImagePackageError,
     ImageTooLargeError,
     ImageUnreadableError,
 )
@@ -242,8 +243,8 @@ def _open(path: Path, max_pixels: int, *, threads: int) -> Iterator[_Clip]:
         try:
             import av
         except ImportError as error:
-            reason = "videos need the package av: pip install av"
-            raise ImageUnreadableError(path=path, reason=reason) from error
+            extra = "'clipsearch[video]'"
+            raise ImagePackageError(path=path, kind="a video", package=extra) from error
         try:
             head = file.read(_HEAD_BYTES)
             file.seek(0)

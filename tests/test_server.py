@@ -394,3 +394,11 @@ def test_visitors_give_the_token_once(locked_server: Served) -> None:
 
 def test_the_token_is_never_printed(locked_server: Served) -> None:
     assert TOKEN not in "".join(locked_server.lines)
+
+
+def test_a_part_of_an_original_can_be_asked_for(open_server: Served, place: Path) -> None:
+    """So that the browser can go to a place in a video."""
+    data = (place / "photos" / "plain.png").read_bytes()
+    reply = open_server.ask(f"/original/{items(place)['plain.png']}", {"Range": "bytes=10-19"})
+    assert (reply.status, reply.body) == (206, data[10:20])
+    assert reply.headers["content-range"] == f"bytes 10-19/{len(data)}"

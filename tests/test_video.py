@@ -559,7 +559,7 @@ def test_importing_it_is_cheap() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_without_av_the_message_says_what_to_install(stills: list[Pixels], tmp_path: Path) -> None:
+def test_without_av_the_message_names_the_extra(stills: list[Pixels], tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", [stills[0]] * 3)
     program = (
         "import sys; sys.modules['av'] = None\n"
@@ -569,8 +569,8 @@ def test_without_av_the_message_says_what_to_install(stills: list[Pixels], tmp_p
     done = subprocess.run(
         [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False
     )
-    assert "ImageUnreadableError" in done.stderr
-    assert "pip install av" in done.stderr
+    assert "ImagePackageError" in done.stderr
+    assert "pip install 'clipsearch[video]'" in done.stderr
 
 
 # --- choosing -------------------------------------------------------------------------------

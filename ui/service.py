@@ -24,7 +24,7 @@ from clipsearch.errors import (
 from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, load_image, make_thumbnail
 from clipsearch.library import ItemRecord, Library, camera_name
 from clipsearch.searcher import Searcher
-from indexer.video import read_frame
+from indexer.frame_reading import FrameReader
 
 VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
 _VIEW_QUALITY = 88
@@ -128,6 +128,7 @@ class Service:
         self._library = library
         self._settings = settings
         self._notify = notify or (lambda _: None)
+        self._frames = FrameReader(settings.max_pixels)
         self._searcher = Searcher(library, settings=settings, encoder=encoder, notify=notify)
 
     def warm_up_in_background(self) -> threading.Thread:
@@ -270,10 +271,11 @@ class Service:
         failure: ImageError = ImageNotFoundError(path=f"of item {item} any more")
         for path in self._library.paths([item]).get(item, ()):
             try:
-                limits = {"max_pixels": self._settings.max_pixels, "target_side": target_side}
                 if time_s is not None:
-                    return read_frame(path, time_s, **limits)
-                return load_image(path, **limits)
+                    return self._frames.read(path, time_s, target_side=target_side)
+                return load_image(
+                    path, max_pixels=self._settings.max_pixels, target_side=target_side
+                )
             except ImageError as error:
                 failure = error
         raise failure

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
-
 from clipsearch.errors import LibraryError, VectorError
-from clipsearch.library.database import Database
+from clipsearch.library.database import Database, driver_of
 from clipsearch.library.records import Problem
 from clipsearch.library.schema import embedding_checksum, item_checksum
 from clipsearch.vectors import EmbeddingSpace, from_bytes
@@ -45,11 +44,14 @@ def check_library(database: Database, *, repair: bool) -> list[Problem]:
         problems = [Problem(found.what, found.where, repaired=True) for found in problems]
     elif problems:
         return [Problem(f"{found.what}; {_FROM_BACKUP}", found.where) for found in problems]
-    transaction = database.writing() if repair else database.reading()
-    with transaction as connection:
-        found = list(_findings(connection))
-        if repair and found:
-            _mend(connection, found)
+    if repair:
+        with database.writing() as connection:
+            found = list(_findings(driver_of(connection)))
+            if found:
+                _mend(driver_of(connection), found)
+    else:
+        with database.reading() as driver:
+            found = list(_findings(driver))
     # A row may be wrong in several ways; the first says where to look.
     rows = {finding.where: finding for finding in reversed(found)}
     problems += [Problem(rows[where].what, where, repair) for where in reversed(rows)]
@@ -61,10 +63,10 @@ def _structure(database: Database) -> list[Problem]:
     name = database.path.name
     try:
         with database.reading() as connection:
-            lines = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+            lines = connection.execute("PRAGMA integrity_check").fetchall()
     except LibraryError as error:
         return [Problem(str(error.fields["reason"]), name)]
-    return [Problem(str(line), name) for line in lines if line != "ok"]
+    return [Problem(str(line), name) for (line,) in lines if line != "ok"]
 
 
 def _mend_indexes(database: Database) -> bool:
@@ -77,7 +79,7 @@ def _mend_indexes(database: Database) -> bool:
     return not _structure(database)
 
 
-def _findings(connection: Connection) -> Iterator[_Finding]:
+def _findings(connection: sqlite3.Connection) -> Iterator[_Finding]:
     yield from _spaces(connection)
     yield from _items(connection)
     yield from _embeddings(connection)
@@ -85,10 +87,8 @@ def _findings(connection: Connection) -> Iterator[_Finding]:
     yield from _meta(connection)
 
 
-def _spaces(connection: Connection) -> Iterator[_Finding]:
-    rows = connection.exec_driver_sql(
-        "SELECT id, model, weights_sha256, preprocess, dim FROM space"
-    )
+def _spaces(connection: sqlite3.Connection) -> Iterator[_Finding]:
+    rows = connection.execute("SELECT id, model, weights_sha256, preprocess, dim FROM space")
     for identity, *fields in rows:
         try:
             fits = EmbeddingSpace(*fields).id == identity
@@ -99,8 +99,8 @@ def _spaces(connection: Connection) -> Iterator[_Finding]:
             yield _Finding(f"space {identity}", what, identity, ("DELETE FROM space WHERE id = ?",))
 
 
-def _items(connection: Connection) -> Iterator[_Finding]:
-    rows = connection.exec_driver_sql(
+def _items(connection: sqlite3.Connection) -> Iterator[_Finding]:
+    rows = connection.execute(
         """SELECT id, hash, width, height, format, bytes, taken_at, metadata,
             kind, parent_id, time_s, checksum FROM item"""
     )
@@ -112,8 +112,8 @@ def _items(connection: Connection) -> Iterator[_Finding]:
             yield _Finding(f"item {identity}", what, identity, statements)
 
 
-def _embeddings(connection: Connection) -> Iterator[_Finding]:
-    rows = connection.exec_driver_sql(
+def _embeddings(connection: sqlite3.Connection) -> Iterator[_Finding]:
+    rows = connection.execute(
         """SELECT embedding.id, item_id, space_id, vector, checksum, dim
         FROM embedding LEFT JOIN space ON space.id = space_id"""
     )
@@ -136,29 +136,27 @@ def _vector_trouble(vector: bytes, dim: Any) -> str | None:
     return None
 
 
-def _loose_ends(connection: Connection) -> Iterator[_Finding]:
-    for table, row, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall():
+def _loose_ends(connection: sqlite3.Connection) -> Iterator[_Finding]:
+    for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check").fetchall():
         what = f"points to a row of {parent} that is not there"
         statement = _LOOSE_ENDS.get((table, parent), _LOOSE_TAGS)
         yield _Finding(f"{table} {row or ''}".rstrip(), what, row, (statement,))
 
 
-def _meta(connection: Connection) -> Iterator[_Finding]:
-    row: Any = connection.exec_driver_sql("SELECT value FROM meta WHERE key = 'revision'").first()
+def _meta(connection: sqlite3.Connection) -> Iterator[_Finding]:
+    row: Any = connection.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()
     if row is None or not str(row[0]).isdecimal():
         yield _Finding("meta revision", "the revision is not a number", None, ())
 
 
-def _mend(connection: Connection, findings: list[_Finding]) -> None:
+def _mend(connection: sqlite3.Connection, findings: list[_Finding]) -> None:
     for finding in findings:
         for statement in finding.statements:
-            connection.exec_driver_sql(statement, (finding.row,))
+            connection.execute(statement, (finding.row,))
     # The caches were made from the damaged rows: a new revision has them made again.
-    connection.exec_driver_sql(
+    connection.execute(
         """INSERT INTO meta VALUES ('revision', '1') ON CONFLICT (key) DO UPDATE
         SET value = CASE WHEN value GLOB '[1-9]*' AND value NOT GLOB '*[^0-9]*'
             THEN value + 1 ELSE 1 END"""
     )
-    connection.exec_driver_sql(
-        "INSERT OR REPLACE INTO meta VALUES ('mark', lower(hex(randomblob(8))))"
-    )
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('mark', lower(hex(randomblob(8))))")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError, SQLAlchemyError
-from sqlalchemy.pool import QueuePool
+from typing import TYPE_CHECKING, Any
 
 from clipsearch.errors import (
     LibraryCorruptError,
@@ -21,44 +17,71 @@ from clipsearch.errors import (
     LibraryVersionError,
     StorageError,
 )
+from clipsearch.library.connecting import connect
 from clipsearch.library.schema import APPLICATION_ID, MIGRATIONS, VERSION
 
-# Measured: 50,000 float16 vectors of 512 take 55 MB with pages of 16 KiB, 68 MB with 4 KiB.
-_PAGE_SIZE = 16384
-_BUSY_TIMEOUT_MS = 10_000
-_READING = {"clipsearch_begin": "BEGIN"}
-_WRITING = {"clipsearch_begin": "BEGIN IMMEDIATE"}
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
 
 
 class Database:
-    """One library.db. Connections are pooled; every block is one transaction."""
+    """One library.db. Connections are kept for the next block; every block is one transaction.
+
+    What is read comes from SQLite's own connections; SQLAlchemy writes.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._engine = _engine(path)
+        self._idle: list[sqlite3.Connection] = []
+        self._writes_with: Engine | None = None
+        self._is_closed = False
+        self._changing = threading.Lock()  # of the three above
 
     def close(self) -> None:
-        self._engine.dispose()
+        with self._changing:
+            self._is_closed = True
+            for driver in self._idle:
+                driver.close()
+            self._idle.clear()
+            if self._writes_with is not None:
+                self._writes_with.dispose()
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[sqlite3.Connection]:
         """A consistent view of what has been committed."""
-        with (
-            _in_our_words(self.path),
-            self._engine.connect() as connection,
-            connection.execution_options(**_READING).begin(),
-        ):
-            yield connection
+        with _in_our_words(self.path), self._borrowed() as driver:
+            driver.execute("BEGIN")
+            try:
+                yield driver
+            finally:
+                if driver.in_transaction:
+                    driver.rollback()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that is committed at the end, or rolled back when an error leaves it."""
-        with (
-            _in_our_words(self.path),
-            self._engine.connect() as connection,
-            connection.execution_options(**_WRITING).begin(),
-        ):
+        with _in_our_words(self.path), self._engine().begin() as connection:
             yield connection
+
+    @contextlib.contextmanager
+    def _borrowed(self) -> Iterator[sqlite3.Connection]:
+        with self._changing:
+            driver = self._idle.pop() if self._idle else None
+        driver = driver or connect(self.path)
+        try:
+            yield driver
+        finally:
+            with self._changing:
+                if self._is_closed:
+                    driver.close()
+                else:
+                    self._idle.append(driver)
+
+    def _engine(self) -> Engine:
+        with self._changing:
+            if self._writes_with is None:
+                self._writes_with = _engine(self.path)
+            return self._writes_with
 
     def migrate(self, *, create: bool) -> None:
         """Brings the tables to the present version.
@@ -68,8 +91,8 @@ class Database:
         """
         with self.reading() as connection:
             version = _version(connection)
-            tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_schema").scalar_one()
-            owner = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+            tables = _value(connection, "SELECT count(*) FROM sqlite_schema")
+            owner = _value(connection, "PRAGMA application_id")
         is_empty = not tables and not version
         if is_empty and not create:  # a crash came before the first transaction
             raise LibraryNotFoundError(path=self.path.parent)
@@ -82,7 +105,7 @@ class Database:
             raise LibraryVersionError(path=self.path.parent, found=version, known=VERSION)
         with self.writing() as connection:
             # Another process may have done it while we waited for the transaction.
-            for statements in MIGRATIONS[_version(connection) :]:
+            for statements in MIGRATIONS[_version(driver_of(connection)) :]:
                 for statement in statements:
                     connection.exec_driver_sql(statement)
             connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -90,70 +113,44 @@ class Database:
 
     def copy_to(self, destination: Path) -> None:
         """Copies the database page by page, consistently, while others read and write it."""
-        with _in_our_words(self.path, written=destination):
-            source = self._engine.raw_connection()
-            try:
-                target = sqlite3.connect(destination)
-                try:
-                    driver = source.driver_connection
-                    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - our own engine
-                    driver.backup(target)
-                    target.execute("PRAGMA journal_mode = DELETE")
-                finally:
-                    target.close()
-            finally:
-                source.close()
-
-
-def _mode(path: Path) -> str:
-    """How SQLite is to open the file: as its URI parameter ``mode``."""
-    folder_is_writable = os.access(path.parent, os.W_OK)
-    if not path.exists() or (folder_is_writable and os.access(path, os.W_OK)):
-        return "rwc"
-    if folder_is_writable or path.with_name(path.name + "-wal").exists():
-        return "ro"  # its owner may be writing it now
-    # SQLite can keep no shared memory in a read-only folder, so the file is read as it is.
-    return "ro&immutable=1"
-
-
-def _text(data: bytes) -> str:
-    """Reads damaged text, too, so that ``check`` can say in which row it is."""
-    return data.decode("utf-8", "surrogateescape")
+        with (
+            _in_our_words(self.path, written=destination),
+            self._borrowed() as source,
+            contextlib.closing(sqlite3.connect(destination)) as target,
+        ):
+            source.backup(target)
+            target.execute("PRAGMA journal_mode = DELETE")
 
 
 def _engine(path: Path) -> Engine:
-    mode = _mode(path)
-    engine = create_engine(
-        "sqlite://",
-        creator=lambda: sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}", uri=True, check_same_thread=False
-        ),
-        poolclass=QueuePool,
-        max_overflow=-1,
-    )
+    # Imported here: a search only reads, and this is a sixth of its time.
+    from sqlalchemy import create_engine, event
+    from sqlalchemy.pool import QueuePool
 
-    @event.listens_for(engine, "connect")
-    def _prepare(driver: sqlite3.Connection, _record: Any) -> None:
-        # We begin transactions ourselves: the driver's own way does not roll back DDL.
-        driver.isolation_level = None
-        driver.text_factory = _text
-        driver.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-        driver.execute("PRAGMA foreign_keys = ON")
-        if mode == "rwc":
-            driver.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # only before the first page
-            driver.execute("PRAGMA journal_mode = WAL")
-            driver.execute("PRAGMA synchronous = FULL")
-            driver.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
+    engine = create_engine(
+        "sqlite://", creator=lambda: connect(path), poolclass=QueuePool, max_overflow=-1
+    )
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options()["clipsearch_begin"])
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
 
 
-def _version(connection: Connection) -> int:
-    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+def driver_of(connection: Connection) -> sqlite3.Connection:
+    """SQLite's own connection below SQLAlchemy's, in the same transaction."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - our own engine
+    return driver
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(_value(connection, "PRAGMA user_version"))
+
+
+def _value(connection: sqlite3.Connection, statement: str) -> Any:
+    return connection.execute(statement).fetchone()[0]
 
 
 @contextlib.contextmanager
@@ -164,8 +161,10 @@ def _in_our_words(path: Path, *, written: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error) as error:
-        cause = error.orig if isinstance(error, DatabaseError) else error
+    except Exception as error:
+        cause = getattr(error, "orig", error)  # what SQLAlchemy wrapped
+        if not isinstance(cause, sqlite3.Error):
+            raise
         name = getattr(cause, "sqlite_errorname", "") or ""
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             raise LibraryCorruptError(path=path.parent, reason=str(cause)) from error

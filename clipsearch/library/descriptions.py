@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-
-from sqlalchemy import Connection
+from typing import TYPE_CHECKING
 
 from clipsearch.library.records import Description
 from clipsearch.library.schema import item_checksum
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 HAND = "hand"  # the origin of what a person wrote in clipsearch itself
 

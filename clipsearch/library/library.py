@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
@@ -12,7 +13,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, text
 
 from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, StorageError, VectorError
 from clipsearch.library.checking import check_library
@@ -117,9 +117,8 @@ class Library:
 
     def set_setting(self, name: str, value: str) -> None:
         with self._database.writing() as connection:
-            connection.execute(
-                text("INSERT OR REPLACE INTO meta VALUES (:key, :value)"),
-                {"key": _SETTING + name, "value": value},
+            connection.exec_driver_sql(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)", (_SETTING + name, value)
             )
 
     def counts(self) -> Counts:
@@ -359,14 +358,8 @@ class Library:
         return rows[0][0] if rows else None
 
 
-def _fetch(connection: Connection, statement: str, values: dict[str, Any]) -> Sequence[Any]:
-    # The driver's own tuples: SQLAlchemy's rows cost four times as much, and there may be 100,000.
-    result = connection.exec_driver_sql(statement, values)
-    cursor = result.cursor
-    assert cursor is not None  # noqa: S101 - every statement given here selects
-    rows: Sequence[Any] = cursor.fetchall()
-    result.close()
-    return rows
+def _fetch(connection: sqlite3.Connection, statement: str, values: dict[str, Any]) -> Sequence[Any]:
+    return connection.execute(statement, values).fetchall()
 
 
 def _as_json(ids: Sequence[int]) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-
-from sqlalchemy import Connection
+from typing import TYPE_CHECKING
 
 from clipsearch.errors import LibraryError, NotInLibraryError
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import RootRecord
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 def all_roots(connection: Connection) -> list[RootRecord]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from pathlib import Path
 from typing import Any
-
-from sqlalchemy import Connection
 
 from clipsearch.library.records import Statistics
 
@@ -18,7 +17,7 @@ _NUMBER = re.compile(r"\d[\d,.]*")
 _MAKE, _MODEL = "json_extract(metadata, '$.make')", "json_extract(metadata, '$.model')"
 
 
-def count_statistics(connection: Connection, folder: Path) -> Statistics:
+def count_statistics(connection: sqlite3.Connection, folder: Path) -> Statistics:
     """Counts everything afresh; ``folder`` is the library's, whose sizes are taken."""
     return Statistics(
         formats=_counted(connection, f"SELECT format, count(*) {_PRESENT} GROUP BY 1"),
@@ -27,19 +26,17 @@ def count_statistics(connection: Connection, folder: Path) -> Statistics:
             f"SELECT coalesce(substr(taken_at, 1, 4), 'unknown'), count(*) {_PRESENT} GROUP BY 1",
         ),
         cameras=_cameras(
-            connection.exec_driver_sql(
+            connection.execute(
                 f"SELECT {_MAKE}, {_MODEL}, count(*) {_PRESENT} GROUP BY 1, 2"
             ).fetchall()
         ),
         failures=_reasons(
-            connection.exec_driver_sql(
+            connection.execute(
                 """SELECT failure, count(*) FROM file
                 WHERE failure IS NOT NULL AND missing_since IS NULL GROUP BY 1"""
             ).fetchall()
         ),
-        photo_bytes=connection.exec_driver_sql(
-            f"SELECT coalesce(sum(bytes), 0) {_PRESENT}"
-        ).scalar_one(),
+        photo_bytes=connection.execute(f"SELECT coalesce(sum(bytes), 0) {_PRESENT}").fetchone()[0],
         library_bytes=_size(folder, "library.db*"),
         index_bytes=_size(folder, "index/*/*"),
         thumbnail_bytes=_size(folder, "thumbs/*/*"),
@@ -60,8 +57,8 @@ def failure_kind(reason: str) -> str:
     return _NUMBER.sub("N", _PARTICULAR.split(reason, maxsplit=1)[0])
 
 
-def _counted(connection: Connection, statement: str) -> dict[str, int]:
-    rows: list[Any] = list(connection.exec_driver_sql(statement).fetchall())
+def _counted(connection: sqlite3.Connection, statement: str) -> dict[str, int]:
+    rows: list[Any] = list(connection.execute(statement).fetchall())
     return dict(sorted(((str(row[0]), int(row[1])) for row in rows), key=_most_first))
 
 

@@ -6,9 +6,7 @@ import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy import Connection
+from typing import TYPE_CHECKING, Any
 
 from clipsearch.errors import NotInLibraryError, StorageError, VectorError
 from clipsearch.library.database import Database
@@ -26,6 +24,9 @@ from clipsearch.library.records import (
 from clipsearch.library.roots import all_roots, covering_root, insert_root, repoint_root, set_inodes
 from clipsearch.library.schema import embedding_checksum, item_checksum
 from clipsearch.vectors import EmbeddingSpace, require_unit_rows, to_bytes
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 class LibraryWriter:
