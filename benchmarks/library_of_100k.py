@@ -4,7 +4,7 @@
 
 The pictures are 64 px JPEGs, each of its own content, and the model a ViT of two layers with random
 weights, so that what is measured is everything but the encoder: reading, decoding, thumbnails,
-rows, commits, and what grows with the library. The compiled runtime is made before the clock starts.
+rows, commits, and what grows with the library. The compiled runtime is made beforehand.
 With --pictures they are made in that folder once and kept, else in a temporary one.
 
 Memory is looked at every half second: resident is the sum over clipsearch and its decoders, where a
