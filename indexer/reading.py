@@ -247,7 +247,7 @@ class Reader:
     def _described(self, reading: Reading, decoder: Decoder, *, is_video: bool) -> Reading:
         """Known content: read again in words if this file has sidecars, or had some."""
         job = reading.job
-        if reading.known_item is None or is_video or not job.describe:
+        if is_video or not job.describe:
             return reading
         request = {"do": "describe", "sidecars": _sidecars(job)}
         answer, _ = decoder.ask(request, DECODE_S)
