@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ def paint(path: Path, seed: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((80, 60)).save(path)
+    return settled(path)
+
+
+def settled(path: Path) -> Path:
+    """Dates a file a minute back: one that was just written is read twice, on purpose."""
+    then = time.time() - 60
+    os.utime(path, (then, then))
     return path
 
 
@@ -194,6 +202,8 @@ def test_failures_are_named_and_tried_again_only_after_a_change(
 ) -> None:
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing more")
     (photos / "empty.jpg").touch()
+    settled(photos / "broken.jpg")
+    settled(photos / "empty.jpg")
     first = index(photos)
     assert {failure.path.name for failure in first.failures} == {"broken.jpg", "empty.jpg"}
     assert {failure.path.name for failure in library.failures()} == {"broken.jpg", "empty.jpg"}
