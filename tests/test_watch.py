@@ -587,14 +587,23 @@ def test_lost_events_are_answered_with_a_scan(
     from watchdog.observers.inotify_c import InotifyConstants, InotifyFD
 
     original = InotifyFD._read_event_buffer
+    reading = threading.Event()
+    lost = threading.Event()
 
     def overflowing(inotify: InotifyFD, size: int) -> bytes:
         """What the kernel gives when its queue was full: the events are gone, this is left."""
+        reading.set()
         read = original(inotify, size)
-        return struct.pack("iIII", -1, InotifyConstants.IN_Q_OVERFLOW, 0, 0) if read else read
+        if not read or lost.is_set():
+            return read
+        lost.set()
+        return struct.pack("iIII", -1, InotifyConstants.IN_Q_OVERFLOW, 0, 0)
 
     watching = watch()
     monkeypatch.setattr(InotifyFD, "_read_event_buffer", overflowing)
+    # The reader still waits in the original, until there is something to read.
+    (photos / ".hidden").touch()
+    assert reading.wait(PATIENCE_S)
     (photos / "deep").mkdir()
     paint(photos / "deep" / "3.png", 3)
     watching.until(lambda: watching.heard("overflow"))
