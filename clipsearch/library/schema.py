@@ -106,6 +106,45 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             LEFT JOIN item AS moment ON moment.parent_id = file.item_id
             WHERE missing_since IS NULL AND (item.kind = 'picture' OR moment.id IS NOT NULL)""",
     ),
+    (
+        # What a person said of a tag on a picture, in review: kept as labels, also for training.
+        """CREATE TABLE tag_answer (
+            item_id INTEGER NOT NULL REFERENCES item ON DELETE CASCADE,
+            tag_id INTEGER NOT NULL REFERENCES tag ON DELETE CASCADE,
+            accepted INTEGER NOT NULL CHECK (accepted IN (0, 1)),
+            answered_at TEXT NOT NULL,
+            PRIMARY KEY (item_id, tag_id)) WITHOUT ROWID""",
+        # From which score on a tag holds, where answers have moved it: scores are of one space.
+        """CREATE TABLE tag_cutoff (
+            space_id TEXT NOT NULL REFERENCES space ON DELETE CASCADE,
+            tag_id INTEGER NOT NULL REFERENCES tag ON DELETE CASCADE,
+            cutoff REAL NOT NULL,
+            PRIMARY KEY (space_id, tag_id)) WITHOUT ROWID""",
+        # Thumbs up and down on the answers of a query.
+        """CREATE TABLE feedback (
+            query TEXT NOT NULL,
+            item_id INTEGER NOT NULL REFERENCES item ON DELETE CASCADE,
+            relevant INTEGER NOT NULL CHECK (relevant IN (0, 1)),
+            given_at TEXT NOT NULL,
+            PRIMARY KEY (query, item_id)) WITHOUT ROWID""",
+        # Pairs that a person has told apart, the smaller id first.
+        """CREATE TABLE not_duplicate (
+            item_id INTEGER NOT NULL REFERENCES item ON DELETE CASCADE,
+            other_id INTEGER NOT NULL REFERENCES item ON DELETE CASCADE,
+            PRIMARY KEY (item_id, other_id), CHECK (item_id < other_id)) WITHOUT ROWID""",
+        # Sidecars that were written, for undo: as they were before (NULL: there was none).
+        """CREATE TABLE written_sidecar (
+            path TEXT PRIMARY KEY,
+            before BLOB,
+            after_hash TEXT NOT NULL,
+            written_at TEXT NOT NULL) WITHOUT ROWID""",
+        # Folders of links and playlists that are kept current with a saved search.
+        """CREATE TABLE album_export (
+            destination TEXT PRIMARY KEY,
+            saved_search_id INTEGER NOT NULL REFERENCES saved_search ON DELETE CASCADE,
+            form TEXT NOT NULL CHECK (form IN ('links', 'playlist'))) WITHOUT ROWID""",
+        "CREATE INDEX item_taken ON item (taken_at)",
+    ),
 )
 VERSION = len(MIGRATIONS)
 
