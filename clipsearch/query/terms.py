@@ -95,9 +95,9 @@ class Query:
         return not self.terms and not self.filters
 
     @property
-    def has_words(self) -> bool:
-        """True if a model is needed to understand it."""
-        return any(term.kind == "text" or isinstance(term.value, str) for term in self.terms)
+    def needs_text_model(self) -> bool:
+        """True if it has words to be encoded."""
+        return any(term.kind == "text" for term in self.terms)
 
     def __str__(self) -> str:
         from clipsearch.query.printing import print_query
