@@ -28,6 +28,7 @@ from PIL import Image
 
 from clipsearch import load_encoder
 from clipsearch.encoders import Encoder
+from clipsearch.ranking import TEXT, Part, Question
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "dev" / "dev.parquet"
 WORDS = {
@@ -68,11 +69,11 @@ def main() -> None:
     ):
         questions = list(pairs(pool))
         print(f"\n{name}: {len(pool[0])} photos, {len(questions)} questions")
-        print(f"{'':<28}{'AP':>8}{'Y in 20':>9}{'X in 20':>9}")
+        print(f"{'':<30}{'AP':>8}{'Y in 20':>9}{'X in 20':>9}")
         for label, scoring in ways().items():
             found = np.array([judged(encoder, pool, x, y, scoring) for x, y in questions])
             mean = found.mean(axis=0)
-            print(f"{label:<28}{mean[0]:8.3f}{mean[1]:9.3f}{mean[2]:9.3f}", flush=True)
+            print(f"{label:<30}{mean[0]:8.3f}{mean[1]:9.3f}{mean[2]:9.3f}", flush=True)
 
 
 def vectors(encoder: Encoder, photos: list[dict[str, object]]) -> np.ndarray:
@@ -135,6 +136,18 @@ def ways() -> dict[str, Scoring]:
 
         return scores
 
+    def standardized(strength: float) -> Scoring:
+        """Subtraction of scores that were brought to the same mean and deviation."""
+
+        def scores(rows: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            to_x, to_y = rows @ x, rows @ y
+            return to_x / to_x.std() - strength * to_y / to_y.std()
+
+        return scores
+
+    def adopted(rows: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return Question.of([Part(x, 1.0, TEXT), Part(y, -1.0, TEXT)]).scores(rows)
+
     def own_part(strength: float) -> Scoring:
         """A penalty on what of y is not in x: photos of X lose nothing for being of X."""
 
@@ -146,7 +159,7 @@ def ways() -> dict[str, Scoring]:
         return scores
 
     found: dict[str, Scoring] = {"X alone": lambda rows, x, _: rows @ x}
-    found |= {f"subtraction, {w}": subtraction(w) for w in (0.25, 0.5, 0.75, 1.0)}
+    found |= {f"subtraction, {w}": subtraction(w) for w in (0.25, 0.3, 0.4, 0.5, 0.75, 1.0)}
     found["orthogonal projection"] = projection
     found |= {f"penalty, {w}": penalty(w) for w in (0.25, 0.5, 0.75, 1.0, 2.0)}
     found |= {
@@ -155,6 +168,8 @@ def ways() -> dict[str, Scoring]:
         for w in (0.5, 1.0, 2.0)
     }
     found |= {f"penalty on y without x, {w}": own_part(w) for w in (0.25, 0.5, 0.75, 1.0)}
+    found |= {f"standardized subtraction, {w}": standardized(w) for w in (0.3, 0.4, 0.5)}
+    found["as clipsearch does it"] = adopted
     return found
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import math
 from collections import defaultdict
-from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -81,40 +80,57 @@ def _distance_km(latitude: float, longitude: float, city: _City) -> float:
 def find_place(name: str) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
     """Where the largest city of a name lies in degrees; None and like names if there is none.
 
-    Names in other languages count, too, and case and accents do not. After a comma may stand a
-    country, its code, or that of a state of the USA: "Paris, TX".
+    Names in other languages count, too; case does not, nor do accents of the name itself. After
+    a comma may stand a country, its code, or that of a state of the USA: "Paris, TX".
     """
     wanted, _, within = (part.strip() for part in name.partition(","))
-    cities, countries = _table()
     folded, folded_within = folded_words(wanted), folded_words(within)
+    cities = [city for city in _named_cities() if not within or folded_within in city.areas]
+    other = f"\n{wanted.casefold()}\n"
+    for found in (
+        [city for city in cities if city.folded == folded],
+        [city for city in cities if other in city.other_names],
+    ):
+        if found:
+            return max(found, key=lambda city: city.population).position, ()
+    # A suggestion begins like what was given: comparing with all names takes seconds.
+    like = {
+        city.folded: city.name
+        for city in sorted(cities, key=lambda city: city.population)
+        if city.folded[:2] == folded[:2] and abs(len(city.folded) - len(folded)) <= 3
+    }
+    return None, tuple(like[close] for close in get_close_matches(folded, like, 2, 0.75))
 
-    def largest(is_called: Callable[[dict[str, Any]], bool]) -> tuple[float, float] | None:
-        found = [
-            (entry["population"], (entry["latitude"], entry["longitude"]))
-            for entry in cities
-            if is_called(entry) and (not within or _is_within(entry, countries, folded_within))
-        ]
-        return max(found)[1] if found else None
 
-    def has_other_name(entry: dict[str, Any]) -> bool:
-        # Folding is slow, and hardly changes how long a name is.
-        return any(
-            abs(len(other) - len(wanted)) <= 1 and folded_words(other) == folded
-            for other in entry["alternatenames"]
+class _Named(NamedTuple):
+    name: str
+    folded: str
+    other_names: str  # each on a line of its own, in lower case
+    areas: tuple[str, ...]  # folded: the country's code and name, a state of the USA
+    population: int
+    position: tuple[float, float]
+
+
+@cache
+def _named_cities() -> list[_Named]:
+    """All cities by name."""
+    cities, countries = _table()
+    areas = {code: (folded_words(code), folded_words(name)) for code, name in countries.items()}
+    found = []
+    for entry in cities:
+        code = entry["countrycode"]
+        state = (folded_words(entry["admin1code"]),) if code == "US" else ()
+        found.append(
+            _Named(
+                entry["name"],
+                folded_words(entry["name"]),
+                "\n".join(["", *entry["alternatenames"], ""]).casefold(),
+                (*areas.get(code, ()), *state),
+                entry["population"],
+                (entry["latitude"], entry["longitude"]),
+            )
         )
-
-    position = largest(lambda entry: folded_words(entry["name"]) == folded)
-    position = position or largest(has_other_name)
-    if position is not None:
-        return position, ()
-    by_fold = {folded_words(entry["name"]): entry["name"] for entry in cities}
-    return None, tuple(by_fold[like] for like in get_close_matches(folded, by_fold, 2, 0.75))
-
-
-def _is_within(entry: dict[str, Any], countries: dict[str, str], folded: str) -> bool:
-    code = entry["countrycode"]
-    areas = (code, countries.get(code, ""), entry["admin1code"] if code == "US" else "")
-    return any(area and folded_words(area) == folded for area in areas)
+    return found
 
 
 @cache

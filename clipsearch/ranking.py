@@ -12,9 +12,9 @@ from clipsearch.vectors import Ids, Matrix, Vector, unit_rows, unit_vector
 
 TEXT, IMAGE, MIXED = "text", "image", "mixed"  # what a question consists of
 
-# How much of what should not be there counts against a picture. benchmarks/semantic_not.py
-# compares it with subtraction and projection; docs/query.md says what came out.
-NOT_STRENGTH = 1.0
+# How much of what should not be there is taken off. Of the ways that benchmarks/semantic_not.py
+# compares, penalties and projections did no better than this, and this is one product.
+NOT_STRENGTH = 0.4
 
 # duplicate:no: pictures that are at least so similar and of nearly the same shape are one.
 SAME_COSINE = 0.98
@@ -37,47 +37,34 @@ class Part:
 
 @dataclass(frozen=True)
 class Question:
-    """What pictures are compared with: the direction wanted, and what should not be there."""
+    """What pictures are compared with: a unit vector, and what it was made of."""
 
-    wanted: Vector | None
-    unwanted: tuple[tuple[Vector, float], ...]
-    kind: str  # of what is wanted: TEXT, IMAGE or MIXED
+    vector: Vector
+    kind: str  # TEXT, IMAGE or MIXED
+    is_wanted: bool  # False if it says only what should not be there
 
     @classmethod
     def of(cls, parts: Sequence[Part]) -> Question:
-        """Adds what is wanted as unit vectors, by weight (query arithmetic in the joint space)."""
-        wanted = [part for part in parts if part.weight > 0]
-        kinds = {part.kind for part in wanted}
-        total = None
-        if wanted:
-            rows = unit_rows(np.stack([part.vector for part in wanted]))
-            weights = np.array([part.weight for part in wanted], dtype=np.float32)
-            total = unit_vector(weights @ rows)
-        unwanted = tuple(
-            (unit_vector(part.vector), -part.weight) for part in parts if part.weight < 0
-        )
-        return cls(total, unwanted, kinds.pop() if len(kinds) == 1 else MIXED)
+        """Adds what is wanted as unit vectors, by weight, and takes off a part of the rest.
 
-    def scores(self, rows: Matrix, present: Places | None) -> Scores:
-        """A score for each of (n, dim) rows: the cosine to what is wanted, less the cost of NOT.
-
-        Each thing that should not be there costs its weight times the cosine to it, as far as that
-        is above the mean over the ``present`` rows (None: all). So pictures with less of it than
-        usual gain nothing. If nothing is wanted, the score is the negative cosine to the rest.
+        Query arithmetic in the joint space: sum(w x) / |sum(w x)| - NOT_STRENGTH * sum(v y), then
+        made a unit vector. If nothing is wanted, it points away from the rest. VectorError if
+        nothing is left.
         """
-        vectors = [vector for vector, _ in self.unwanted]
-        if self.wanted is not None:
-            vectors.insert(0, self.wanted)
-        products = (rows @ vectors[0])[:, None] if len(vectors) == 1 else rows @ np.stack(vectors).T
-        if self.wanted is None:
-            weights = np.array([weight for _, weight in self.unwanted], dtype=np.float32)
-            return np.asarray(np.clip(products @ (-weights / weights.sum()), -1.0, 1.0))
-        scores: Scores = products[:, 0]
-        for column, (_, weight) in enumerate(self.unwanted, 1):
-            likeness = products[:, column]
-            usual = likeness.mean() if present is None else likeness[present].mean()
-            scores = scores - np.float32(NOT_STRENGTH * weight) * np.maximum(likeness - usual, 0)
-        return np.clip(scores, -1.0, 1.0)
+        rows = unit_rows(np.stack([part.vector for part in parts]))
+        weights = np.array([part.weight for part in parts], dtype=np.float32)
+        wanted = weights > 0
+        total = NOT_STRENGTH * (weights[~wanted] @ rows[~wanted])
+        if wanted.any():
+            total = total + unit_vector(weights[wanted] @ rows[wanted])
+        kinds = {part.kind for part in parts if part.weight > 0 or not wanted.any()}
+        kind = kinds.pop() if len(kinds) == 1 else MIXED
+        return cls(unit_vector(total), kind, bool(wanted.any()))
+
+    def scores(self, rows: Matrix) -> Scores:
+        """The cosine to each of (n, dim) unit rows."""
+        cosines: Scores = np.clip(rows @ self.vector, -1.0, 1.0)
+        return cosines
 
 
 def best_first(scores: Scores, k: int | None = None) -> Places:

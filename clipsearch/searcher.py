@@ -31,8 +31,8 @@ MAX_TOP = 10_000
 class SearchHit:
     """One found picture or moment.
 
-    ``score`` is the cosine to the question, in [-1, 1], less what NOT costs; None where the
-    question was of filters alone, which all hits pass alike.
+    ``score`` is the cosine to the question, in [-1, 1]; None where the question was of filters
+    alone, which all hits pass alike.
     """
 
     rank: int  # 1 is the best
@@ -123,7 +123,7 @@ class Searcher:
             pairs = hits_of_filters(view, passing, query, limit, self._duplicates)
         else:
             question = Question.of(parts)
-            scores = question.scores(view.index.rows, view.present_rows)
+            scores = question.scores(view.index.rows)
             cutoff = self._cutoff(space, query, question, view, scores)
             left_out = {item, *_items_of(query)}
             pairs = hits_of_question(
@@ -201,24 +201,24 @@ class Searcher:
         """The least score of a hit; None for no limit."""
         if isinstance(query.cutoff, float):
             return query.cutoff
-        if query.cutoff == "none" or question.wanted is None:
+        if query.cutoff == "none" or not question.is_wanted:
             return None
         present = view.present_rows
         if present is not None:
             return self._automatic_cutoff(
-                space, question.wanted, question.kind, scores[present], view.index.ids[present]
+                space, question.vector, question.kind, scores[present], view.index.ids[present]
             )
-        return self._automatic_cutoff(space, question.wanted, question.kind, scores, view.index.ids)
+        return self._automatic_cutoff(space, question.vector, question.kind, scores, view.index.ids)
 
     def _automatic_cutoff(
-        self, space: SpaceRecord, wanted: Vector, kind: str, scores: Scores, ids: Ids
+        self, space: SpaceRecord, vector: Vector, kind: str, scores: Scores, ids: Ids
     ) -> float | None:
         """THE PLACE FOR ``cutoff:auto``: where the relevant answers end, by clipsearch.relevance.
 
-        ``wanted`` is the question's unit vector, ``kind`` "text", "image" or "mixed", ``scores``
+        ``vector`` is the question's unit vector, ``kind`` "text", "image" or "mixed", ``scores``
         those of all present items, ``ids`` their items. None: nothing is cut off.
         """
-        del space, wanted, kind, scores, ids
+        del space, vector, kind, scores, ids
         return None
 
     def _hits(self, pairs: list[tuple[int, float | None]]) -> list[SearchHit]:
