@@ -22,7 +22,8 @@ from clipsearch.errors import (
     NotInLibraryError,
 )
 from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, make_thumbnail
-from clipsearch.library import ItemRecord, Library, camera_name
+from clipsearch.library import Counts, ItemRecord, Library, camera_name
+from clipsearch.query import parse, print_pieces
 from clipsearch.searcher import Searcher
 from indexer.picture_reading import PictureReader
 
@@ -76,6 +77,7 @@ class Answer:
     found: tuple[Found, ...]
     model: str
     elapsed_s: float
+    understood: tuple[str, ...] = ()  # the query's parts, as clipsearch writes them
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ class Service:
         self._settings = settings
         self._notify = notify or (lambda _: None)
         self._reader = PictureReader(settings.max_pixels)
-        self._searcher = Searcher(library, settings=settings, encoder=encoder, notify=notify)
+        self._searcher = Searcher(
+            library, settings=settings, encoder=encoder, opens_files=False, notify=notify
+        )
 
     def warm_up_in_background(self) -> threading.Thread:
         """Loads index and model in a thread, so that the first question need not wait for them."""
@@ -152,6 +156,10 @@ class Service:
             library=self._library.path,
         )
 
+    def counts(self) -> Counts:
+        """How much the library holds."""
+        return self._library.counts()
+
     def search(
         self,
         words: str = "",
@@ -160,13 +168,15 @@ class Service:
         item: int | None = None,
         top: int,
     ) -> Answer:
-        """Finds the ``top`` pictures nearest to words, a picture file, an item, or their sum.
+        """Answers a query (docs/query.md), a picture file, an item, or their sum.
 
-        Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
+        A query may name items but no files. Raises what ``Searcher.search`` raises; QueryError
+        when nothing was asked for.
         """
         started = time.perf_counter()
+        query = parse(words)
         hits = self._searcher.search(
-            words,
+            query,
             image=None if picture is None else self._query_picture(picture),
             item=item,
             top=top,
@@ -186,7 +196,8 @@ class Service:
             for hit in hits
             if hit.item in records
         )
-        return Answer(found, self.summary().model or "", elapsed_s)
+        model = self.summary().model or ""
+        return Answer(found, model, elapsed_s, tuple(print_pieces(query)))
 
     def _query_picture(self, path: Path) -> Image.Image:
         """Opens an uploaded picture; its name on this machine would mean nothing to the sender."""
