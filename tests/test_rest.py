@@ -188,7 +188,9 @@ def test_paths_that_are_no_text_can_be_told(
             state = FileState(root.id, "\udcff.png", 1, 1, 1, content)
             writer.commit(Batch(files=[state]))
         service = Service(library, settings=resolve({}, library.settings()))
-        (hit,) = search(client_of(service, uploads), "name:cat limit:1")["hits"]
-        assert any(name.endswith("\udcff.png") for name in hit["paths"])
+        client = client_of(service, uploads)
+        (hit,) = search(client, "name:cat limit:1")["hits"]
+        shown = client.get(f"/api/items/{hit['item']}").json()
+        assert any(name.endswith("\udcff.png") for name in shown["paths"])
         answer = service.search("a cat -dog format:png", top=2)
         assert "<code>-dog</code>" in markup.answered(answer)

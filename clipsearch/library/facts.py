@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -44,26 +43,21 @@ class Texts:
 
     rows: NDArray[np.int64]  # of each text
     joined: str
-    starts: list[int]  # of each text in ``joined``
+    starts: NDArray[np.int64]  # of each text in ``joined``
 
     @classmethod
     def of(cls, rows: Sequence[int], texts: Sequence[str]) -> Texts:
         lengths = np.array([0, *(len(text) + 1 for text in texts)], dtype=np.int64)
-        return cls(
-            np.array(rows, dtype=np.int64), "\n".join(texts), np.cumsum(lengths)[:-1].tolist()
-        )
+        return cls(np.array(rows, dtype=np.int64), "\n".join(texts), np.cumsum(lengths)[:-1])
 
     def holding(self, part: str) -> NDArray[np.int64]:
         """The rows that have a text with this part."""
         found: list[int] = []
         at = self.joined.find(part)
         while at >= 0:
-            line = bisect_right(self.starts, at) - 1
-            found.append(line)
-            if line + 1 == len(self.starts):
-                break
-            at = self.joined.find(part, self.starts[line + 1])
-        return self.rows[found]
+            found.append(at)
+            at = self.joined.find(part, at + 1)
+        return self.rows[np.searchsorted(self.starts, found, side="right") - 1]
 
 
 @dataclass(frozen=True)
