@@ -157,7 +157,9 @@ class Calibration:
         bar += strictness
         clearance = self._standing(query, _best(scores), mean, kind) - bar
         cutoff = mean + _KEPT[kind] * (best - mean)
-        if clearance < 0 and not (kind == "image" and scores.max(initial=-1.0) >= _SAME):
+        if kind == "image" and scores.max(initial=-1.0) >= _SAME:
+            cutoff = min(cutoff, _SAME)  # the picture itself is an answer
+        elif clearance < 0:
             cutoff = max(cutoff, float(np.nextafter(scores.max(initial=-1.0), np.float32(2))))
         constant, per_place, per_spread = _ODDS
         slope = per_place / (best - mean)
