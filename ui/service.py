@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ class Found:
     width: int
     height: int
     time_s: float | None = None  # where in the video, for a moment of one
+    probability: float | None = None  # that of ``SearchHit``
 
 
 @dataclass(frozen=True)
@@ -167,16 +168,17 @@ class Service:
         picture: Path | None = None,
         item: int | None = None,
         top: int,
+        everything: bool = False,
     ) -> Answer:
         """Answers a query (docs/query.md), a picture file, an item, or their sum.
 
-        A query may name items but no files. Raises what ``Searcher.search`` raises; QueryError
-        when nothing was asked for.
+        A query may name items but no files. ``everything`` gives the nearest, also where nothing is
+        relevant. Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
         """
         started = time.perf_counter()
         query = parse(words)
         hits = self._searcher.search(
-            query,
+            replace(query, cutoff="none") if everything else query,
             image=None if picture is None else self._query_picture(picture),
             item=item,
             top=top,
@@ -192,6 +194,7 @@ class Service:
                 width=records[hit.item].width,
                 height=records[hit.item].height,
                 time_s=records[hit.item].time_s,
+                probability=hit.probability,
             )
             for hit in hits
             if hit.item in records
