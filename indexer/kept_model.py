@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from clipsearch.config import Settings
-from clipsearch.encoders import Encoder, is_compiled
+from clipsearch.encoders import Encoder
 from clipsearch.vectors import EmbeddingSpace
 from indexer.model import StandardLoader
 
@@ -32,7 +32,6 @@ class KeptLoader:
         self._notify = notify
         self._keep_s = keep_s
         self._clock = clock
-        self._inner: StandardLoader | None = None
         self._address = ""
         self._encoder: Encoder | None = None
         self._used_at = 0.0
@@ -47,30 +46,20 @@ class KeptLoader:
             self.release()
             self._settings = settings
 
-    def load(self, address: str, space: EmbeddingSpace | None, pictures: int) -> Encoder:
+    def load(self, address: str, space: EmbeddingSpace | None) -> Encoder:
         """The kept model if it is the one, else a newly loaded one; as in EncoderLoader."""
         self._used_at = self._clock()
         kept = self._encoder
         if kept is not None and self._address == address and kept.space == space:
             return kept
         self.release()
-        self._inner = StandardLoader(self._settings, self._notify)
-        self._encoder = self._inner.load(address, space, pictures)
+        self._encoder = StandardLoader(self._settings, self._notify).load(address, space)
         self._address = address
         return self._encoder
 
-    def finish(self) -> None:
-        """Makes the compiled runtime if it is due; the next run then starts with it."""
+    def note_use(self) -> None:
+        """Says that a run has just ended: until here the model was in use."""
         self._used_at = self._clock()
-        inner, self._inner = self._inner, None
-        if inner is None:
-            return
-        inner.finish()
-        encoder = self._encoder
-        if encoder is None or encoder.runtime != "torch-cpu" or self._settings.runtime != "auto":
-            return
-        if is_compiled(encoder.space, self._settings):
-            self.release()
 
     def release_if_idle(self) -> None:
         """Lets the model go if it was not asked for in ``keep_s``."""
@@ -79,7 +68,6 @@ class KeptLoader:
 
     def release(self) -> None:
         """Lets the model go."""
-        self._inner = None
         if self._encoder is not None:
             self._encoder = None
             gc.collect()  # models hold cycles; without this they stay until memory is short
