@@ -32,6 +32,7 @@ class KeptLoader:
         self._notify = notify
         self._keep_s = keep_s
         self._clock = clock
+        self._inner: StandardLoader | None = None
         self._address = ""
         self._encoder: Encoder | None = None
         self._used_at = 0.0
@@ -53,13 +54,17 @@ class KeptLoader:
         if kept is not None and self._address == address and kept.space == space:
             return kept
         self.release()
-        self._encoder = StandardLoader(self._settings, self._notify).load(address, space)
+        self._inner = StandardLoader(self._settings, self._notify)
+        self._encoder = self._inner.load(address, space)
         self._address = address
         return self._encoder
 
-    def note_use(self) -> None:
-        """Says that a run has just ended: until here the model was in use."""
+    def finish(self) -> None:
+        """Notes that until here the model was in use; what is newly loaded is finished, too."""
         self._used_at = self._clock()
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            inner.finish()
 
     def release_if_idle(self) -> None:
         """Lets the model go if it was not asked for in ``keep_s``."""
@@ -68,6 +73,7 @@ class KeptLoader:
 
     def release(self) -> None:
         """Lets the model go."""
+        self._inner = None
         if self._encoder is not None:
             self._encoder = None
             gc.collect()  # models hold cycles; without this they stay until memory is short

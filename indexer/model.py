@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from clipsearch.calibrating import neutral_vectors
 from clipsearch.config import Settings
 from clipsearch.encoders import (
     Encoder,
@@ -32,6 +33,10 @@ class EncoderLoader(Protocol):
 
     def load(self, address: str, space: EmbeddingSpace | None) -> Encoder:
         """Called at most once a run, if there is work; SpaceMismatchError if not of ``space``."""
+        ...
+
+    def finish(self) -> None:
+        """Runs after the last picture, when the library is already released."""
         ...
 
 
@@ -72,13 +77,21 @@ class StandardLoader:
     def __init__(self, settings: Settings, notify: Callable[[str], None] | None = None) -> None:
         self._settings = settings
         self._notify = notify
+        self._loaded: Encoder | None = None
 
     def load(self, address: str, space: EmbeddingSpace | None) -> Encoder:
         if self._settings.runtime == "auto" and may_use_compiled(self._settings):
             self._compile(address, space)
-        return load_encoder(address, settings=self._settings, space=space, notify=self._notify)
+        encoder = load_encoder(address, settings=self._settings, space=space, notify=self._notify)
+        self._loaded = encoder
+        return encoder
 
     def _compile(self, address: str, space: EmbeddingSpace | None) -> None:
         # A known space is looked up by its name; by its address all weights would be read.
         if space is None or not is_compiled(space, self._settings):
             compile_encoder(address, settings=self._settings, notify=self._notify)
+
+    def finish(self) -> None:
+        if self._loaded is not None:
+            loaded, self._loaded = self._loaded, None
+            neutral_vectors(loaded.space, self._settings, lambda: loaded)  # for the first search

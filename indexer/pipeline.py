@@ -74,6 +74,8 @@ def index_library(
         target = choose_target(library, settings, verify=verify_model, notify=notify)
         run.only = only
         report = run.execute(roots, target)
+    if not report.interrupted:
+        loader.finish()
     active = library.active_space()
     report.model = active.address if active else None
     report.seconds = time.monotonic() - started

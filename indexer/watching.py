@@ -180,7 +180,6 @@ class Watcher:
                 notify=self._note,
                 should_stop=self._must_pause,
             )
-            self._loader.note_use()
             self._model = library.settings().get("model")
         except BaseException:
             self.dirty.put_back(work)
