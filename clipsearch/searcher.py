@@ -20,6 +20,7 @@ from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import NotInLibraryError, QueryError, SpaceMismatchError, UsageError
 from clipsearch.library import Library, SpaceRecord
+from clipsearch.library.filtering import ALL_COLUMNS
 from clipsearch.query import Filter, Like, Query, parse
 from clipsearch.ranking import IMAGE, TEXT, GroupsOf, Part, Question, Scores
 from clipsearch.relevance import Kind, Relevance
@@ -109,10 +110,11 @@ class Searcher:
         self._loading = threading.Lock()
 
     def warm_up(self) -> None:
-        """Loads the index and the model, so that the first question is fast."""
+        """Loads the index, what filters read, and the model, so that first questions are fast."""
         space = self._space()
         if space is not None:
             view = self._current_view(space)
+            view.facts.load(ALL_COLUMNS)
             self._encoder_of(space).encode_texts(["a photo"])
             self._calibrated_for(space, view, TEXT)
 

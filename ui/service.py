@@ -22,8 +22,8 @@ from clipsearch.errors import (
     NotInLibraryError,
 )
 from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, make_thumbnail
-from clipsearch.library import ItemRecord, Library, camera_name
-from clipsearch.query import parse
+from clipsearch.library import Counts, ItemRecord, Library, camera_name
+from clipsearch.query import parse, print_pieces
 from clipsearch.searcher import Searcher
 from indexer.picture_reading import PictureReader
 
@@ -78,6 +78,7 @@ class Answer:
     found: tuple[Found, ...]
     model: str
     elapsed_s: float
+    understood: tuple[str, ...] = ()  # the query's parts, as clipsearch writes them
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ class Service:
         self._settings = settings
         self._notify = notify or (lambda _: None)
         self._reader = PictureReader(settings.max_pixels)
-        self._searcher = Searcher(library, settings=settings, encoder=encoder, notify=notify)
+        self._searcher = Searcher(
+            library, settings=settings, encoder=encoder, opens_files=False, notify=notify
+        )
 
     def warm_up_in_background(self) -> threading.Thread:
         """Loads index and model in a thread, so that the first question need not wait for them."""
@@ -154,6 +157,10 @@ class Service:
             library=self._library.path,
         )
 
+    def counts(self) -> Counts:
+        """How much the library holds."""
+        return self._library.counts()
+
     def search(
         self,
         words: str = "",
@@ -163,10 +170,10 @@ class Service:
         top: int,
         everything: bool = False,
     ) -> Answer:
-        """Finds the ``top`` pictures that answer words, a picture file, an item, or their sum.
+        """Answers a query (docs/query.md), a picture file, an item, or their sum.
 
-        ``everything`` gives the nearest, also where nothing is relevant. Raises what
-        ``Searcher.search`` raises; QueryError when nothing was asked for.
+        A query may name items but no files. ``everything`` gives the nearest, also where nothing
+        is relevant. Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
         """
         started = time.perf_counter()
         query = parse(words)
@@ -192,7 +199,8 @@ class Service:
             for hit in hits
             if hit.item in records
         )
-        return Answer(found, self.summary().model or "", elapsed_s)
+        model = self.summary().model or ""
+        return Answer(found, model, elapsed_s, tuple(print_pieces(query)))
 
     def _query_picture(self, path: Path) -> Image.Image:
         """Opens an uploaded picture; its name on this machine would mean nothing to the sender."""
