@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -33,7 +33,8 @@ STRICTNESS = -0.3  # spreads over sqrt(2 ln n) that the best picture has to reac
 _KEPT: dict[Kind, float] = {"text": 0.67, "image": 0.75, "mixed": 0.7}
 _GENERAL_FIT = 0.5  # how much of what a picture has for any text is taken off
 _ODDITY = 0.4  # how much further a question has to reach that is unlike all neutral texts
-_OWN_MEAN = 0.5  # how much of a query's own mean is taken off before it is judged as a whole
+_OWN_MEAN = 0.5  # how much of a query's own mean is taken off before it is judged, at least
+_HABIT = 0.25  # variance of means, as a part of the rest's, from which on it is a model's habit
 _PRIOR_SIZE = 20.0  # pictures that the mean over all queries weighs against the query's own
 _SAME = 0.995  # a cosine from which on a picture is the question itself
 _SMALLEST_SPREAD = 1e-3
@@ -52,10 +53,17 @@ def neutral_texts() -> list[str]:
 
 @dataclass(frozen=True)
 class Scale:
-    """How queries of one kind score on pictures in general: mean and spread of the cosines."""
+    """How queries of one kind score on pictures in general.
+
+    Means differ by query and by picture. Up to a point that is what is shown and asked; beyond, it
+    is the model's habit, which counts not in ``spread``, and of which ``by_query`` and
+    ``by_picture`` say how much to take off, from one half to 1.
+    """
 
     mean: float
     spread: float
+    by_query: float = _OWN_MEAN
+    by_picture: float = _GENERAL_FIT
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ class Calibration:
     sample: Matrix  # (s, dim) vectors of the library
     neutral: Matrix  # (m, dim) vectors of the neutral texts
     scales: Mapping[str, Scale]  # by kind
-    fits: NDArray[np.float32]  # (s,) how well neutral texts fit each picture of the sample
+    fits: NDArray[np.float32]  # (s,) how well any text fits each picture of the sample
     familiarity: float  # of the neutral texts to each other, on average
 
     @classmethod
@@ -109,7 +117,7 @@ class Calibration:
         to_texts = texts @ texts.T
         np.fill_diagonal(to_texts, -np.inf)  # a text is familiar by the others
         familiarity = float(_soft_mean(to_texts, spread).mean()) if len(texts) > 1 else 0.0
-        fits = _soft_mean(pictures @ texts.T, spread)
+        fits = _fits(pictures @ texts.T, text_scale)
         return cls(pictures, texts, scales, fits, familiarity)
 
     def offsets(self, vectors: Matrix, kind: Kind = "text") -> NDArray[np.float32]:
@@ -121,8 +129,8 @@ class Calibration:
         """
         if kind == "image":
             return np.zeros(len(vectors), np.float32)
-        fits = _soft_mean(np.asarray(vectors, np.float32) @ self.neutral.T, self._text_spread)
-        return self._centred(fits, kind)
+        cosines = np.asarray(vectors, np.float32) @ self.neutral.T
+        return self._centred(_fits(cosines, self.scales["text"]), kind)
 
     def judge(
         self,
@@ -172,16 +180,15 @@ class Calibration:
         every neutral text asks for something rare, and has to reach further.
         """
         scale = self.scales[kind]
-        reach = (best - scale.mean - _OWN_MEAN * (mean - scale.mean)) / scale.spread
+        reach = (best - scale.mean - scale.by_query * (mean - scale.mean)) / scale.spread
         if kind == "image" or len(self.neutral) < 2:
             return reach
         familiarity = _soft_mean(query[None] @ self.neutral.T, self._text_spread)[0]
         return reach + _ODDITY * float(familiarity - self.familiarity) / self._text_spread
 
     def _centred(self, fits: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:
-        share = _GENERAL_FIT if kind == "text" else _GENERAL_FIT / 2
         usual = float(self.fits.mean()) if len(self.fits) else 0.0
-        return np.asarray(share * (fits - usual), np.float32)
+        return np.asarray((1.0 if kind == "text" else 0.5) * (fits - usual), np.float32)
 
     @property
     def _text_spread(self) -> float:
@@ -192,7 +199,7 @@ class Calibration:
         return {
             "sample": self.sample,
             "neutral": self.neutral,
-            "scales": np.array([[self.scales[k].mean, self.scales[k].spread] for k in KINDS]),
+            "scales": np.array([astuple(self.scales[kind]) for kind in KINDS]),
             "fits": self.fits,
             "familiarity": np.array(self.familiarity),
         }
@@ -214,12 +221,34 @@ def _scale(cosines: NDArray[np.float32], otherwise: Scale) -> Scale:
     """Mean and spread; ``otherwise`` for fewer than two cosines."""
     if cosines.size < 2:
         return otherwise
-    return Scale(float(cosines.mean()), max(float(cosines.std()), _SMALLEST_SPREAD))
+    mean = float(cosines.mean())
+    by_query = cosines.mean(axis=1, keepdims=True) - mean
+    by_picture = cosines.mean(axis=0, keepdims=True) - mean
+    rest = max(float((cosines - mean - by_query - by_picture).var()), _SMALLEST_SPREAD**2)
+    usual = _HABIT * rest
+    parts = [float(by_query.var()), float(by_picture.var())]
+    spread = math.sqrt(rest + sum(min(part, usual) for part in parts))
+    shares = [part / (part + usual) for part in parts]
+    return Scale(mean, spread, max(shares[0], _OWN_MEAN), max(shares[1], _GENERAL_FIT))
+
+
+def _fits(cosines: NDArray[np.float32], scale: Scale) -> NDArray[np.float32]:
+    """How well any text fits each picture, from its cosines to the neutral ones, (n, m) -> (n,)."""
+    if cosines.size == 0:
+        return np.zeros(len(cosines), np.float32)
+    means = cosines.mean(axis=1)
+    beyond = _soft_mean(cosines, scale.spread) - means
+    return np.asarray(scale.by_picture * means + _GENERAL_FIT * beyond, np.float32)
 
 
 def _without_best(cosines: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Rows without their highest value: that of a picture to itself."""
-    return np.asarray(np.sort(cosines, axis=1)[:, :-1], np.float32)
+    """Rows with the mean of the others in place of their highest value: a picture to itself."""
+    kept = np.array(cosines, np.float32)
+    if kept.shape[1] > 1:
+        rows, best = np.arange(len(kept)), kept.argmax(axis=1)
+        others = (kept.sum(axis=1) - kept[rows, best]) / (kept.shape[1] - 1)
+        kept[rows, best] = others
+    return kept
 
 
 def _soft_mean(cosines: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:

@@ -172,8 +172,8 @@ class Service:
     ) -> Answer:
         """Answers a query (docs/query.md), a picture file, an item, or their sum.
 
-        A query may name items but no files. ``everything`` gives the nearest, also where nothing is
-        relevant. Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
+        A query may name items but no files. ``everything`` gives the nearest, also where nothing
+        is relevant. Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
         """
         started = time.perf_counter()
         query = parse(words)
