@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clipsearch.library.database import Database, driver_of
 from clipsearch.library.descriptions import HAND
 from clipsearch.library.paths import to_column
-from clipsearch.library.tags import MODEL, STATE_KEY, USER
+from clipsearch.library.tags import MODEL, STATE_KEY, USER, WrittenSidecar
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -140,6 +140,15 @@ class TagWriter:
                     written_at = excluded.written_at""",
                 (to_column(str(path)), before, after_hash, _now()),
             )
+
+    def remembered_sidecar(self, path: Path) -> WrittenSidecar | None:
+        """What is kept of a sidecar that was written, or None."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT before, after_hash, written_at FROM written_sidecar WHERE path = ?",
+                (to_column(str(path)),),
+            ).fetchone()
+        return None if row is None else WrittenSidecar(path, *row)
 
     def forget_sidecar(self, path: Path) -> None:
         """Says that a sidecar is as it was before."""

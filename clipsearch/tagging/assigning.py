@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsearch.relevance import SAMPLE, Calibration
+from clipsearch.relevance import Calibration
 from clipsearch.tagging.vocabulary import Vocabulary
 from clipsearch.vectors import Ids, Matrix
 
@@ -17,6 +17,7 @@ TOP_TAGS = 5
 NEUTRAL_ABOVE = 1  # neutral texts that may fit a picture better than a tag it gets
 CERTAINTY = 2 / 3  # softmax probability from which on one of a group holds
 _BEST = 3  # scores of each tag that its cut-off is made from
+_SAMPLE = 1024  # vectors: each tag's mean is taken over them, a thousand times and more
 
 Blocks = Callable[[], Iterator[tuple[Ids, Matrix]]]  # all vectors of the library, in pieces
 Row = tuple[int, str, float]  # item, tag, cosine
@@ -38,7 +39,7 @@ def calibrate(prototypes: Matrix, neutral: Matrix, count: int, blocks: Blocks) -
     """
     best = np.full((_BEST, len(prototypes)), -1.0, np.float32)
     sample: list[Matrix] = []
-    step, passed = max(1, -(-count // SAMPLE)), 0
+    step, passed = max(1, -(-count // _SAMPLE)), 0
     for _, vectors in blocks():
         sample.append(vectors[-passed % step :: step])
         passed += len(vectors)

@@ -51,7 +51,7 @@ class Prototypes:
             return known
         made = self._encoded(concepts)
         self._write(file, made)
-        return made
+        return unit_rows(made.astype(np.float16))  # as it will be read
 
     def _encoded(self, concepts: Sequence[Sequence[Sequence[str]]]) -> Matrix:
         sentences = list(dict.fromkeys(s for words in concepts for each in words for s in each))
