@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from clipsearch.encoders import Encoder, load_encoder
     from clipsearch.library import Library
     from clipsearch.searcher import Searcher, SearchHit, search, similar
+    from clipsearch.tagging import TagReport, read_vocabulary, tag
 
 try:
     __version__ = version("clipsearch")
@@ -30,12 +31,15 @@ __all__ = [
     "Library",
     "SearchHit",
     "Searcher",
+    "TagReport",
     "__version__",
     "errors",
     "load_encoder",
     "open_library",
+    "read_vocabulary",
     "search",
     "similar",
+    "tag",
 ]
 
 _HOMES = {
@@ -46,6 +50,9 @@ _HOMES = {
     "Searcher": "clipsearch.searcher",
     "search": "clipsearch.searcher",
     "similar": "clipsearch.searcher",
+    "TagReport": "clipsearch.tagging",
+    "read_vocabulary": "clipsearch.tagging",
+    "tag": "clipsearch.tagging",
 }
 
 

@@ -1,4 +1,4 @@
-"""Tags out to XMP sidecars, at the user's request only, and back again: the pictures stay as they are.
+"""Tags out to XMP sidecars, on request only, and back again: the pictures stay as they are.
 
 Before a sidecar is written, the library keeps what it was and what it is going to be, so that
 undo gives back exactly those bytes, and knows when somebody else has changed the file since.
@@ -18,7 +18,8 @@ from clipsearch.errors import SidecarError, UsageError
 from clipsearch.library import Library, LibraryWriter
 from clipsearch.tagging.vocabulary import BUILT_IN, Vocabulary, everyday, parse_vocabulary
 from indexer.sidecars import MAX_SIDECAR_BYTES
-from indexer.xmp_writing import Tags, UneditableError, with_tags
+from indexer.xmp_text import UneditableError
+from indexer.xmp_writing import Tags, with_tags
 
 FULL, STEM = "full", "stem"  # photo.jpg.xmp as digiKam and darktable, photo.xmp as Lightroom
 _BLOCK = 500  # items whose tags are looked up at once
@@ -39,7 +40,7 @@ def write_sidecars(
     *,
     naming: str = FULL,
     dry_run: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Iterator[SidecarChange]:
     """Writes the tags of items, by default of all that were tagged here, beside their files.
 
@@ -135,9 +136,7 @@ def _write(
     return SidecarChange(path, "written")
 
 
-def _earlier(
-    writer: LibraryWriter, path: Path, now: bytes | None
-) -> tuple[bool, bytes | None]:
+def _earlier(writer: LibraryWriter, path: Path, now: bytes | None) -> tuple[bool, bytes | None]:
     """Whether the file is as we left it, and what it was before we first wrote it."""
     known = writer.tags.remembered_sidecar(path)
     if known is None or now is None or _hash(now) != known.after_hash:

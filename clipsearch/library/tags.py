@@ -113,14 +113,21 @@ class TagReader:
 
         Those are the tags that people and files gave, and all that were answered in review.
         """
+        return self._decided("BETWEEN :first AND :last", first=first, last=last)
+
+    def decided_among(self, items: Sequence[int]) -> set[tuple[int, str]]:
+        """The same for some items."""
+        return self._decided(
+            "IN (SELECT value FROM json_each(:ids))", ids=json.dumps([int(i) for i in items])
+        )
+
+    def _decided(self, which: str, **values: Any) -> set[tuple[int, str]]:
         rows = self._rows(
             f"""SELECT item.id, tag.name FROM item JOIN item_tag ON item_tag.item_id = {_OWNER}
-            JOIN tag ON tag.id = tag_id
-            WHERE source = 'user' AND item.id BETWEEN :first AND :last
+            JOIN tag ON tag.id = tag_id WHERE source = 'user' AND item.id {which}
             UNION SELECT item_id, tag.name FROM tag_answer JOIN tag ON tag.id = tag_id
-            WHERE item_id BETWEEN :first AND :last""",  # noqa: S608 - our own constant
-            first=first,
-            last=last,
+            WHERE item_id {which}""",  # noqa: S608 - our own text
+            **values,
         )
         return {(row[0], row[1].casefold()) for row in rows}
 
@@ -148,7 +155,7 @@ class TagReader:
         return [ItemTag(*row) for row in rows]
 
     def tagged_items(self) -> list[int]:
-        """Everything that is there and has a tag by hand or by a model; videos for their moments."""
+        """All that is there and has a tag by hand or by a model; videos for their moments."""
         rows = self._rows(
             f"""SELECT DISTINCT {_OWNER} FROM item
             JOIN item_tag ON item_tag.item_id IN (item.id, item.parent_id)

@@ -37,7 +37,7 @@ class Prototypes:
         self._space = space
         self._encoder = encoder
         self._folder = cache_dir / "prototypes"
-        self._progress = progress or (lambda done, total: None)
+        self._progress = progress or (lambda *_: None)
 
     def of(self, concepts: Sequence[Sequence[Sequence[str]]]) -> Matrix:
         """(t, dim) unit rows: for each concept its wordings, each a list of sentences.

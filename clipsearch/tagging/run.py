@@ -74,8 +74,8 @@ def tag(
     Looks at what is new since the last run with the same vocabulary, templates and model, and at
     everything if one of them changed, the library has grown by a quarter, or ``again``. Replaces
     what the same vocabulary gave before; tags that a person gave or rejected are never touched.
-    ``templates`` is a domain or a file. ``progress`` gets a stage ("words", "cut-offs", "pictures"),
-    how much of it is done, and of how much. VocabularyError, TaggingError, LibraryLockedError.
+    ``templates`` is a domain or a file. ``progress`` gets a stage ("words", "cut-offs",
+    "pictures"), how much of it is done, and of how much. VocabularyError, TaggingError, LibraryLockedError.
     """
     if not 1 <= top_tags <= MAX_TOP_TAGS:
         raise UsageError(reason=f"top_tags must be between 1 and {MAX_TOP_TAGS}, not {top_tags}")
@@ -93,7 +93,7 @@ def tag(
         path=path,
         settings=settings or resolve(library_settings=library.settings()),
         encoder=encoder,
-        progress=progress or (lambda stage, done, total: None),
+        progress=progress or (lambda *_: None),
         notify=notify,
     )
     return run.tagged(top_tags, again=again, dry_run=dry_run, should_stop=should_stop)
@@ -131,7 +131,7 @@ def load_tagger(
         path=name,
         settings=settings,
         encoder=encoder,
-        progress=lambda stage, done, total: None,
+        progress=lambda *_: None,
         notify=notify,
         fixed_templates=None if state["templates"] is None else tuple(state["templates"]),
     )
@@ -219,8 +219,8 @@ class _Run:
                 "top": top,
                 "templates": self._templates,
                 "text": "" if self._vocabulary.name == BUILT_IN else self._vocabulary.text,
-                "cutoffs": [round(float(value), 6) for value in cutoffs.values],
-                "slopes": [round(float(value), 4) for value in cutoffs.slopes],
+                "cutoffs": [float(value) for value in cutoffs.values],
+                "slopes": [float(value) for value in cutoffs.slopes],
             }
         counted = _Counted()
         known = count - self._library.tags.embedded_after(self._space.id, state["last_item"])
@@ -285,9 +285,7 @@ class _Run:
         return False
 
     def _tags(self, tagger: Tagger, ids: Ids, vectors: Matrix) -> list[Row]:
-        return tagger.assign(
-            ids, vectors, self._library.tags.decided(int(ids[0]), int(ids[-1]))
-        )
+        return tagger.assign(ids, vectors, self._library.tags.decided(int(ids[0]), int(ids[-1])))
 
     def _blocks(self, stage: str, after: int = 0) -> Iterator[tuple[Ids, Matrix]]:
         """The vectors of all items after one, in pieces, told to ``progress``."""
