@@ -25,6 +25,10 @@ COMMANDS = {
     "tag": ("indexer.tag_command:tag", "tag pictures by a vocabulary or by hand, write sidecars"),
     "tags": ("clipsearch.tags_command:tags", "list the tags there are, with counts"),
     "review": ("clipsearch.review_command:review", "say which tags fit, and so teach the cut-offs"),
+    "query-help": (
+        "clipsearch.query_command:query_help",
+        "what a query can say: words, NOT, weights, filters, order",
+    ),
     "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
     "train": ("training.commands:train", "fine-tune a model on your own captions"),
     "info": ("clipsearch.info_command:info", "what the library holds, its model, its failures"),
@@ -102,6 +106,9 @@ def _run(given: list[str]) -> int:
     if name in COMMANDS:
         command = _load(name)
         command.configure(commands[name])
+        if command.arrange is not None:
+            at = given.index(name) + 1
+            given = [*given[:at], *command.arrange(commands[name], given[at:])]
     parsed = parser.parse_args(given)
     if command is None:
         parser.print_help()

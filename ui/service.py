@@ -21,10 +21,10 @@ from clipsearch.errors import (
     ImageUnreadableError,
     NotInLibraryError,
 )
-from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, load_image, make_thumbnail
+from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, make_thumbnail
 from clipsearch.library import ItemRecord, Library, camera_name
 from clipsearch.searcher import Searcher
-from indexer.frame_reading import FrameReader
+from indexer.picture_reading import PictureReader
 
 VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
 _VIEW_QUALITY = 88
@@ -58,10 +58,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Found:
-    """One answer: ``score`` is the cosine to the question; sizes are of the upright picture."""
+    """One answer: ``score`` is that of ``SearchHit``; sizes are of the upright picture."""
 
     rank: int
-    score: float
+    score: float | None
     item: int
     path: Path
     width: int
@@ -128,7 +128,7 @@ class Service:
         self._library = library
         self._settings = settings
         self._notify = notify or (lambda _: None)
-        self._frames = FrameReader(settings.max_pixels)
+        self._reader = PictureReader(settings.max_pixels)
         self._searcher = Searcher(library, settings=settings, encoder=encoder, notify=notify)
 
     def warm_up_in_background(self) -> threading.Thread:
@@ -191,7 +191,7 @@ class Service:
     def _query_picture(self, path: Path) -> Image.Image:
         """Opens an uploaded picture; its name on this machine would mean nothing to the sender."""
         try:
-            return load_image(path, max_pixels=self._settings.max_pixels)
+            return self._reader.read(path)
         except ImageNotFoundError as error:
             raise ImageUnreadableError(
                 path="The dropped picture",
@@ -272,10 +272,8 @@ class Service:
         for path in self._library.paths([item]).get(item, ()):
             try:
                 if time_s is not None:
-                    return self._frames.read(path, time_s, target_side=target_side)
-                return load_image(
-                    path, max_pixels=self._settings.max_pixels, target_side=target_side
-                )
+                    return self._reader.read_frame(path, time_s, target_side=target_side)
+                return self._reader.read(path, target_side=target_side)
             except ImageError as error:
                 failure = error
         raise failure

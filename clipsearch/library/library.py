@@ -17,6 +17,7 @@ import numpy as np
 from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, StorageError, VectorError
 from clipsearch.library.checking import check_library
 from clipsearch.library.database import Database
+from clipsearch.library.facts import Facts
 from clipsearch.library.lock import writer_lock
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import (
@@ -315,8 +316,12 @@ class Library:
     def paths(self, ids: Sequence[int]) -> dict[int, list[Path]]:
         """The files that are there of each item, sorted; items without any are left out."""
         rows = self._rows(
-            """SELECT item_id, path, relpath FROM present_file JOIN root ON root.id = root_id
-            WHERE item_id IN (SELECT value FROM json_each(:ids))""",
+            # Not through present_file, which would be walked as a whole for a few items.
+            """SELECT item.id, path, relpath FROM item
+            JOIN file ON file.item_id = coalesce(item.parent_id, item.id)
+            JOIN root ON root.id = root_id
+            WHERE item.id IN (SELECT value FROM json_each(:ids))
+            AND missing_since IS NULL AND item.kind <> 'video'""",
             ids=_as_json(ids),
         )
         found: dict[int, list[Path]] = {}
@@ -352,6 +357,10 @@ class Library:
         """The pictures and moments that have at least one file that is there, ascending."""
         rows = self._rows("SELECT DISTINCT item_id FROM present_file ORDER BY item_id")
         return np.array([row[0] for row in rows], dtype=np.int64)
+
+    def facts(self) -> Facts:
+        """What filters look at, as it is now."""
+        return Facts(self._database.reading)
 
     # --- plumbing ---------------------------------------------------------------------------
 
