@@ -31,7 +31,7 @@ class TagCount(NamedTuple):
 
 
 class ItemTag(NamedTuple):
-    """A tag on an item; ``score`` is the cosine, for tags that a model gave."""
+    """A tag on an item; ``score`` is there for tags that a model gave."""
 
     item: int
     name: str

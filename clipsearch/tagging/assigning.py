@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsearch.relevance import Calibration
+from clipsearch.relevance import Calibration, Scale
 from clipsearch.tagging.vocabulary import Vocabulary
 from clipsearch.vectors import Ids, Matrix
 
@@ -16,61 +16,66 @@ TOP_TAGS = 5
 # Chosen on labels of photos the embedded model was trained on, see docs/tagging.md.
 NEUTRAL_ABOVE = 1  # neutral texts that may fit a picture better than a tag it gets
 CERTAINTY = 2 / 3  # softmax probability from which on one of a group holds
-_BEST = 3  # scores of each tag that its cut-off is made from
 _SAMPLE = 1024  # vectors: each tag's mean is taken over them, a thousand times and more
 
 Blocks = Callable[[], Iterator[tuple[Ids, Matrix]]]  # all vectors of the library, in pieces
-Row = tuple[int, str, float]  # item, tag, cosine
+Row = tuple[int, str, float]  # item, tag, score
 
 
 @dataclass(frozen=True)
 class Cutoffs:
-    """For each concept, from which score on it holds, and the slope of its log odds there."""
+    """For each concept, from which score on it holds, and the slope of its log odds there.
+
+    A score is a cosine less the picture's offset (``Calibration.offsets``). ``scale``, ``usual``
+    and ``familiarity`` are what offsets are made of, so that they need no sample of the library.
+    """
 
     values: NDArray[np.float32]
     slopes: NDArray[np.float32]
+    scale: Scale
+    usual: float
+    familiarity: float
+
+    def offsets(self, vectors: Matrix, neutral: Matrix) -> NDArray[np.float32]:
+        """What to take off the cosines of (n, dim) pictures: (n,)."""
+        nothing = np.empty((0, neutral.shape[1]), np.float32)
+        usual = np.array([self.usual], np.float32)
+        measured = Calibration(nothing, neutral, {"text": self.scale}, usual, self.familiarity)
+        return measured.offsets(vectors)
 
 
 def calibrate(prototypes: Matrix, neutral: Matrix, count: int, blocks: Blocks) -> Cutoffs:
     """Finds each tag's cut-off as that of a query is found, from its scores in the library.
 
-    Only the best scores of each tag are kept on the way, and a sample of the vectors: ``count`` of
-    them pass, one block at a time.
+    All vectors pass twice, one block at a time: for a sample of them, and for the best score of
+    each tag in the whole library, of ``count`` items.
     """
-    best = np.full((_BEST, len(prototypes)), -1.0, np.float32)
-    sample: list[Matrix] = []
     step, passed = max(1, -(-count // _SAMPLE)), 0
+    sample: list[Matrix] = []
     for _, vectors in blocks():
         sample.append(vectors[-passed % step :: step])
         passed += len(vectors)
-        _keep_best(best, vectors @ prototypes.T)
     calibration = Calibration.of(np.concatenate(sample), neutral)
-    known = min(_BEST, passed)
-    judged = [
-        calibration.judge(prototype, scores[:known])
-        for prototype, scores in zip(prototypes, best.T, strict=True)
-    ]
-    return Cutoffs(
-        np.array([one.cutoff for one in judged], np.float32),
-        np.array([one.slope for one in judged], np.float32),
-    )
-
-
-def _keep_best(best: NDArray[np.float32], scores: NDArray[np.float32]) -> None:
-    """Updates the best scores of each column, the highest first; ``scores`` is used up."""
-    columns = np.arange(best.shape[1])
-    for _ in range(min(len(best), len(scores))):
-        rows = scores.argmax(axis=0)
-        found = scores[rows, columns]
-        scores[rows, columns] = -2.0
-        best[-1] = np.maximum(best[-1], found)
-        best[:] = -np.sort(-best, axis=0)
+    best = np.full(len(prototypes), -1.0, np.float32)
+    for _, vectors in blocks():
+        scores = vectors @ prototypes.T
+        scores -= calibration.offsets(vectors)[:, None]
+        np.maximum(best, scores.max(axis=0), out=best)
+    # Of all scores only their number and the best one decide.
+    scores_of_one = np.full(max(passed, 1), -1.0, np.float32)
+    values, slopes = np.empty_like(best), np.empty_like(best)
+    for at, prototype in enumerate(prototypes):
+        scores_of_one[0] = best[at]
+        judged = calibration.judge(prototype, scores_of_one)
+        values[at], slopes[at] = judged.cutoff, judged.slope
+    usual = float(calibration.fits.mean()) if len(calibration.fits) else 0.0
+    return Cutoffs(values, slopes, calibration.scales["text"], usual, calibration.familiarity)
 
 
 class Tagger:
     """Gives pictures their tags.
 
-    A concept holds where its cosine reaches its cut-off, at most NEUTRAL_ABOVE neutral texts fit
+    A concept holds where its score reaches its cut-off, at most NEUTRAL_ABOVE neutral texts fit
     the picture better, and it is among the ``top`` best of the picture. Of a group the one with
     the highest softmax probability holds, if that is at least CERTAINTY; where there may be none
     it also has to pass as every other. Everything above a concept holds with it.
@@ -110,13 +115,15 @@ class Tagger:
 
         ``decided`` are items, and folded names of tags on which a person has the say.
         """
+        offsets = self.cutoffs.offsets(vectors, self._neutral)
         scores = vectors @ self.prototypes.T
+        scores -= offsets[:, None]
         forbidden = self._codes_of(ids, decided)
         passing = scores >= self.cutoffs.values
         if len(self._neutral) > NEUTRAL_ABOVE:
             fits = vectors @ self._neutral.T
             at = fits.shape[1] - 1 - NEUTRAL_ABOVE
-            passing &= scores >= np.partition(fits, at, axis=1)[:, at : at + 1]
+            passing &= scores >= np.partition(fits, at, axis=1)[:, at : at + 1] - offsets[:, None]
         passing.ravel()[forbidden] = False
         chosen = [self._best(scores, passing & ~self._grouped), *self._of_groups(scores, passing)]
         codes = np.concatenate(chosen)
@@ -131,6 +138,11 @@ class Tagger:
                 ids[rows].tolist(), columns.tolist(), scores[rows, columns].tolist(), strict=True
             )
         ]
+
+    def scores(self, at: int, vectors: Matrix) -> NDArray[np.float32]:
+        """The scores of one concept: (n,)."""
+        scores: NDArray[np.float32] = vectors @ self.prototypes[at]
+        return scores - self.cutoffs.offsets(vectors, self._neutral)
 
     def _codes_of(self, ids: Ids, decided: Collection[tuple[int, str]]) -> NDArray[np.int64]:
         """Positions in the flattened (n, t) scores."""

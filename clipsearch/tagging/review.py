@@ -23,7 +23,7 @@ _BLOCK = 16_384
 _AROUND = 400  # of one tag, the pictures whose scores are nearest to its cut-off
 # How far answers move a cut-off: it is where the log odds are 0, with a normal prior around the
 # calibrated one of this width, in units of the logistic's own.
-_PRIOR_WIDTH = 2.0
+_PRIOR_WIDTH = 1.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Doubt:
     item: int
     path: Path
     tag: str
-    score: float  # cosine
+    score: float  # cosine less the picture's offset
     cutoff: float
     probability: float  # of fitting, as calibrated and answered so far
     given: bool  # the picture has the tag now
@@ -193,8 +193,7 @@ class Review:
         return float((low + high) / 2)
 
     def _scores(self, at: int) -> tuple[Ids, NDArray[np.float32]]:
-        """Every item's cosine to one concept."""
-        prototype = self._tagger.prototypes[at]
+        """Every item's score for one concept."""
         ids: list[Ids] = [np.empty(0, np.int64)]
         scores: list[NDArray[np.float32]] = [np.empty(0, np.float32)]
         last = 0
@@ -203,7 +202,7 @@ class Review:
             if len(some) == 0:
                 return np.concatenate(ids), np.concatenate(scores)
             ids.append(some)
-            scores.append(vectors @ prototype)
+            scores.append(self._tagger.scores(at, vectors))
             last = int(some[-1])
 
     def _assign_again(self, writer: TagWriter, items: list[int]) -> None:

@@ -17,7 +17,7 @@ from clipsearch.config import Settings, resolve
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import SpaceMismatchError, TaggingError, UsageError
 from clipsearch.library import Library, SpaceRecord
-from clipsearch.relevance import neutral_texts
+from clipsearch.relevance import Scale, neutral_texts
 from clipsearch.tagging.assigning import TOP_TAGS, Cutoffs, Row, Tagger, calibrate
 from clipsearch.tagging.prototypes import Progress, Prototypes
 from clipsearch.tagging.templates import Templates, read_templates, templates_of, wordings
@@ -75,7 +75,8 @@ def tag(
     everything if one of them changed, the library has grown by a quarter, or ``again``. Replaces
     what the same vocabulary gave before; tags that a person gave or rejected are never touched.
     ``templates`` is a domain or a file. ``progress`` gets a stage ("words", "cut-offs",
-    "pictures"), how much of it is done, and of how much. VocabularyError, TaggingError, LibraryLockedError.
+    "pictures"), how much of it is done, and of how much. Raises VocabularyError, TaggingError,
+    LibraryLockedError.
     """
     if not 1 <= top_tags <= MAX_TOP_TAGS:
         raise UsageError(reason=f"top_tags must be between 1 and {MAX_TOP_TAGS}, not {top_tags}")
@@ -221,6 +222,9 @@ class _Run:
                 "text": "" if self._vocabulary.name == BUILT_IN else self._vocabulary.text,
                 "cutoffs": [float(value) for value in cutoffs.values],
                 "slopes": [float(value) for value in cutoffs.slopes],
+                "scale": [cutoffs.scale.mean, cutoffs.scale.spread],
+                "usual": cutoffs.usual,
+                "familiarity": cutoffs.familiarity,
             }
         counted = _Counted()
         known = count - self._library.tags.embedded_after(self._space.id, state["last_item"])
@@ -248,7 +252,13 @@ class _Run:
         return Tagger(
             self._vocabulary,
             self._prototypes.of(self._sentences) if prototypes is None else prototypes,
-            Cutoffs(values, np.array(state["slopes"], np.float32)),
+            Cutoffs(
+                values,
+                np.array(state["slopes"], np.float32),
+                Scale(*state["scale"]),
+                state["usual"],
+                state["familiarity"],
+            ),
             self._neutral,
             int(state["top"]),
         )
