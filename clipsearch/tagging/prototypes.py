@@ -77,7 +77,7 @@ class Prototypes:
         """What a file holds, or None if it is not there or not sound: a cache is never trusted."""
         try:
             matrix = np.load(file, allow_pickle=False)
-            rows = require_unit_rows(matrix, self._space.dim)
+            rows = unit_rows(require_unit_rows(matrix, self._space.dim))
         except (OSError, ValueError, EOFError, VectorError):
             return None
         return rows if len(rows) == count else None
