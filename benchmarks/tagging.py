@@ -78,7 +78,7 @@ def quality(encoder: Encoder, name: str, files: list[Path]) -> None:
         [encoder.encode_images(np.stack(pictures[i : i + 32])) for i in range(0, len(rows), 32)]
     )
     labelled = [i for i, row in enumerate(rows) if row["labels"] and row["kind"] == "label"]
-    counts = Counter(label for i in labelled for label in rows[i]["labels"])
+    counts = Counter(label for i in labelled for label in set(rows[i]["labels"]))
     classes = sorted(label for label, count in counts.items() if count >= 2)
     truth = np.array([[label in rows[i]["labels"] for label in classes] for i in labelled])
     print(f"\n{name}: {len(rows):,} photos; {len(labelled)} with labels of {len(classes)} classes")
@@ -99,9 +99,8 @@ def quality(encoder: Encoder, name: str, files: list[Path]) -> None:
             names = [words.names[in_words[column] or 0] for column in at]
             held = np.array([[each in given[i] for each in names] for i in labelled])
             print(f"  {len(at)} classes in the built-in one  {judged(held, truth[:, at])}")
-            print(
-                f"  built-in: {sum(map(len, given)) / len(given):.1f} tags a photo, implied included"
-            )
+            each = sum(map(len, given)) / len(given)
+            print(f"  built-in: {each:.1f} tags a photo, implied included")
 
 
 def ranked(encoder: Encoder, classes: list[str], vectors: Matrix, truth: NDArray[np.bool_]) -> None:

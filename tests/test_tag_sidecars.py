@@ -31,22 +31,23 @@ DC = 'xmlns:dc="http://purl.org/dc/elements/1.1/"'
 TAGS = Tags(["beach", "trip|2023"], ["dog", "animal", "animal|dog"])
 BAG = "<rdf:Bag><rdf:li>mine</rdf:li></rdf:Bag>"
 
-# What other programs leave, and where in it something of ours may be inserted: at @, and only there.
+# What other programs leave; something of ours may be inserted at @, and only there.
 FOREIGN = {
     "attributes": f'<rdf:RDF {RDF}><rdf:Description a:x="1" xmlns:a="urn:a#"@/@></rdf:RDF>',
     "elements": f'<rdf:RDF {RDF}>\n <rdf:Description rdf:about="" xmlns:a="urn:a#">\n'
     "  <a:x>1 &amp; 2</a:x>@\n </rdf:Description>\n</rdf:RDF>",
-    "keywords": f"<rdf:RDF {RDF} {DC}><rdf:Description><dc:subject><rdf:Bag>\n\t<rdf:li>mine</rdf:li>@"
-    "\n</rdf:Bag></dc:subject>@</rdf:Description></rdf:RDF>",
+    "keywords": f"<rdf:RDF {RDF} {DC}><rdf:Description><dc:subject><rdf:Bag>\n"
+    "\t<rdf:li>mine</rdf:li>@\n</rdf:Bag></dc:subject>@</rdf:Description></rdf:RDF>",
     "other prefixes": f'<r:RDF xmlns:r="{RDF[11:-1]}"><r:Description xmlns:d="{DC[10:-1]}">'
     "<d:subject><r:Bag><r:li>mine</r:li>@</r:Bag></d:subject>@</r:Description></r:RDF>",
-    "default namespace": f'<RDF xmlns="{RDF[11:-1]}"><Description {DC}><dc:subject><Bag><li>mine</li>@'
-    "</Bag></dc:subject>@</Description></RDF>",
+    "default namespace": f'<RDF xmlns="{RDF[11:-1]}"><Description {DC}><dc:subject><Bag>'
+    "<li>mine</li>@</Bag></dc:subject>@</Description></RDF>",
     "empty bag": f"<rdf:RDF {RDF} {DC}><rdf:Description><dc:subject><rdf:Bag@/@></dc:subject>@"
     "</rdf:Description></rdf:RDF>",
     "no description": f"<rdf:RDF {RDF}>@</rdf:RDF>",
-    "two descriptions": f'<rdf:RDF {RDF}><rdf:Description rdf:about="" xmlns:a="urn:a#" a:x=">"@/@>'
-    f"<rdf:Description {DC}><dc:subject>{BAG[:-10]}@</rdf:Bag></dc:subject></rdf:Description></rdf:RDF>",
+    "two descriptions": f'<rdf:RDF {RDF}><rdf:Description xmlns:a="urn:a#" a:x=">"@/@>'
+    f"<rdf:Description {DC}><dc:subject>{BAG[:-10]}@</rdf:Bag></dc:subject></rdf:Description>"
+    "</rdf:RDF>",
     "packet": '<?xpacket begin="\ufeff" id="W5M0"?>\r\n<x:xmpmeta xmlns:x="adobe:ns:meta/">\r\n'
     f' <rdf:RDF {RDF}>\r\n  <rdf:Description a:y="é" xmlns:a="urn:a#">\r\n  @</rdf:Description>'
     '\r\n </rdf:RDF>\r\n</x:xmpmeta>\r\n<!-- c --><?xpacket end="w"?>\r\n   \r\n',
@@ -154,7 +155,7 @@ def test_other_programs_read_what_we_write(tmp_path: Path) -> None:
             assert said["HierarchicalSubject"] == ["trip|2023", "animal|dog"]
         if "exiv2" in tools:
             done = subprocess.run(
-                ["exiv2", "-px", "-K", "Xmp.dc.subject", "-K", "Xmp.lr.hierarchicalSubject", str(file)],
+                ["exiv2", "-px", str(file)],
                 capture_output=True, text=True, timeout=60, check=True,
             )  # fmt: skip
             assert "beach, dog, animal" in done.stdout

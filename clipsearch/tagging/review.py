@@ -67,6 +67,10 @@ class Review:
         state = library.tags.state(vocabulary) or {}
         self._calibrated = [float(value) for value in state["cutoffs"]]
 
+    def holds(self, tag: str) -> bool:
+        """True if the vocabulary has a tag of this name."""
+        return self._tagger.vocabulary.find(tag) is not None
+
     def concept(self, tag: str) -> str:
         """The name of a tag in the vocabulary; TaggingError with a suggestion if it has none."""
         vocabulary = self._tagger.vocabulary
