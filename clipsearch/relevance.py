@@ -90,18 +90,16 @@ class Calibration:
     def of(cls, sample: Matrix, neutral: Matrix) -> Calibration:
         """Measures a library from (n, dim) of its vectors and (m, dim) of the neutral texts.
 
-        Of more than SAMPLE vectors, evenly spaced ones are taken. n may be 0; m may not. Raises
+        Of more than SAMPLE vectors, evenly spaced ones are taken. n and m may be 0. Raises
         VectorError for rows that are not finite, not of unit length, or of different dimensions.
         """
         texts = require_unit_rows(neutral, np.shape(neutral)[-1])
-        if len(texts) == 0:
-            raise VectorError(reason="a calibration needs the vectors of some neutral texts")
         pictures = require_unit_rows(sample, texts.shape[1])
         pictures = pictures[:: max(1, math.ceil(len(pictures) / SAMPLE))]
-        some = pictures[:: max(1, len(pictures) // len(texts))][: len(texts)]
+        some = pictures[:: max(1, len(pictures) // max(1, len(texts)))][: len(texts)]
         mixed = some + texts[: len(some)]
         mixed /= np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), 1e-6)
-        text_scale = _scale(texts @ pictures.T)
+        text_scale = _scale(texts @ pictures.T, Scale(0.0, 0.1))
         scales = {
             "text": text_scale,
             "image": _scale(_without_best(some @ pictures.T), text_scale),
@@ -110,7 +108,7 @@ class Calibration:
         spread = text_scale.spread
         to_texts = texts @ texts.T
         np.fill_diagonal(to_texts, -np.inf)  # a text is familiar by the others
-        familiarity = float(_soft_mean(to_texts, spread).mean())
+        familiarity = float(_soft_mean(to_texts, spread).mean()) if len(texts) > 1 else 0.0
         fits = _soft_mean(pictures @ texts.T, spread)
         return cls(pictures, texts, scales, fits, familiarity)
 
@@ -153,10 +151,15 @@ class Calibration:
         own = float(elsewhere.mean()) if len(elsewhere) else scale.mean
         mean = weight * own + (1 - weight) * scale.mean
         best = max(_best(scores), mean + scale.spread)
-        bar = math.sqrt(2 * math.log(max(len(scores), 2))) + strictness
+        bar = math.sqrt(2 * math.log(max(len(scores), 2)))
+        if kind == "mixed":  # a picture that fits one of two parts stands 1 / sqrt(2) as far out
+            bar /= math.sqrt(2)
+        bar += strictness
         clearance = self._standing(query, _best(scores), mean, kind) - bar
         cutoff = mean + _KEPT[kind] * (best - mean)
-        if clearance < 0 and not (kind == "image" and scores.max(initial=-1.0) >= _SAME):
+        if kind == "image" and scores.max(initial=-1.0) >= _SAME:
+            cutoff = min(cutoff, _SAME)  # the picture itself is an answer
+        elif clearance < 0:
             cutoff = max(cutoff, float(np.nextafter(scores.max(initial=-1.0), np.float32(2))))
         constant, per_place, per_spread = _ODDS
         slope = per_place / (best - mean)
@@ -170,7 +173,7 @@ class Calibration:
         """
         scale = self.scales[kind]
         reach = (best - scale.mean - _OWN_MEAN * (mean - scale.mean)) / scale.spread
-        if kind == "image":
+        if kind == "image" or len(self.neutral) < 2:
             return reach
         familiarity = _soft_mean(query[None] @ self.neutral.T, self._text_spread)[0]
         return reach + _ODDITY * float(familiarity - self.familiarity) / self._text_spread
@@ -207,10 +210,10 @@ class Calibration:
         )
 
 
-def _scale(cosines: NDArray[np.float32], otherwise: Scale | None = None) -> Scale:
-    """Mean and spread; of fewer than two cosines ``otherwise``, or what is usual among models."""
+def _scale(cosines: NDArray[np.float32], otherwise: Scale) -> Scale:
+    """Mean and spread; ``otherwise`` for fewer than two cosines."""
     if cosines.size < 2:
-        return otherwise or Scale(0.0, 0.1)
+        return otherwise
     return Scale(float(cosines.mean()), max(float(cosines.std()), _SMALLEST_SPREAD))
 
 
@@ -221,8 +224,8 @@ def _without_best(cosines: NDArray[np.floating]) -> NDArray[np.float32]:
 
 def _soft_mean(cosines: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
     """temperature * log(mean(exp(row / temperature))) for each row: between mean and maximum."""
-    if len(cosines) == 0:
-        return np.empty(0, np.float32)
+    if cosines.size == 0:
+        return np.zeros(len(cosines), np.float32)
     highest = cosines.max(axis=1, keepdims=True)
     powers = np.exp((cosines - highest) / temperature).mean(axis=1)
     return np.asarray(highest[:, 0] + temperature * np.log(powers), np.float32)

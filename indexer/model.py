@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from clipsearch.calibrating import neutral_vectors
 from clipsearch.config import Settings
 from clipsearch.encoders import (
     Encoder,
@@ -79,6 +80,7 @@ class StandardLoader:
         self._settings = settings
         self._notify = notify
         self._compile_later: str | None = None
+        self._loaded: Encoder | None = None
 
     def load(self, address: str, space: EmbeddingSpace | None, pictures: int) -> Encoder:
         compiling = self._settings.runtime == "auto" and self._settings.device != "cuda"
@@ -89,9 +91,13 @@ class StandardLoader:
         encoder = load_encoder(address, settings=self._settings, space=space, notify=self._notify)
         if compiling and not tried and encoder.runtime == "torch-cpu":
             self._compile_later = address
+        self._loaded = encoder
         return encoder
 
     def finish(self) -> None:
+        if self._loaded is not None:
+            loaded, self._loaded = self._loaded, None
+            neutral_vectors(loaded.space, self._settings, lambda: loaded)  # for the first search
         if self._compile_later is not None:
             compile_encoder(self._compile_later, settings=self._settings, notify=self._notify)
             self._compile_later = None

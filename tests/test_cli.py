@@ -132,19 +132,36 @@ def test_an_answer_that_cannot_be_written_is_no_success(indexed: dict[str, str])
 
 
 def test_search_prints_data_on_stdout_in_every_form(indexed: dict[str, str]) -> None:
-    plain = clipsearch(indexed, "search", "a", "cat", "--top", "3")
+    plain = clipsearch(indexed, "search", "a", "cat", "--top", "3", "--all")
     assert plain.returncode == 0, plain.stderr
     assert len(plain.stdout.splitlines()) == 3
     assert "cat.png" in plain.stdout.splitlines()[0]
-    lines = clipsearch(indexed, "search", "a cat", "--top", "3", "--json").stdout.splitlines()
+    lines = clipsearch(
+        indexed, "search", "a cat cutoff:none", "--top", "3", "--json"
+    ).stdout.splitlines()
     hits = [json.loads(line) for line in lines]
     assert [hit["rank"] for hit in hits] == [1, 2, 3]
     assert {"rank", "score", "path", "item"} <= set(hits[0])
     assert hits[0]["score"] >= hits[1]["score"] >= hits[2]["score"]
-    paths = clipsearch(indexed, "search", "a cat", "--top", "3", "--paths").stdout.splitlines()
+    paths = clipsearch(
+        indexed, "search", "a cat", "--all", "--top", "3", "--paths"
+    ).stdout.splitlines()
     assert paths == [hit["path"] for hit in hits]
-    nul = clipsearch(indexed, "search", "a cat", "--top", "3", "--paths", "--null").stdout
+    nul = clipsearch(indexed, "search", "a cat", "--all", "--top", "3", "--paths", "--null").stdout
     assert nul.split("\0")[:-1] == paths
+
+
+def test_what_is_not_there_gives_nothing_unless_asked_for(indexed: dict[str, str]) -> None:
+    done = clipsearch(indexed, "search", "a submarine", "--json")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "Nothing found" in done.stderr
+    assert "cutoff:none" in done.stderr
+    (line,) = clipsearch(
+        indexed, "search", "a submarine", "--all", "--top", "1", "--json"
+    ).stdout.splitlines()
+    assert json.loads(line)["probability"] < 0.5
+    first = clipsearch(indexed, "search", "a cup of coffee", "--json").stdout.splitlines()[0]
+    assert json.loads(first)["probability"] > 0.5
 
 
 def test_similar_finds_the_sibling_and_leaves_itself_out(
@@ -175,7 +192,7 @@ def test_the_sheet_is_a_picture_of_the_answers(indexed: dict[str, str], tmp_path
     from PIL import Image
 
     sheet = tmp_path / "new" / "sheet.jpg"
-    done = clipsearch(indexed, "search", "an animal", "--top", "4", "--open-sheet", sheet)
+    done = clipsearch(indexed, "search", "an animal", "--all", "--top", "4", "--open-sheet", sheet)
     assert done.returncode == 0, done.stderr
     with Image.open(sheet) as picture:
         assert picture.width > 4 * 180

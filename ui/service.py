@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from clipsearch.errors import (
 )
 from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, make_thumbnail
 from clipsearch.library import ItemRecord, Library, camera_name
+from clipsearch.query import parse
 from clipsearch.searcher import Searcher
 from clipsearch.tagging.review import Doubt, Review
 from clipsearch.tagging.vocabulary import BUILT_IN
@@ -69,6 +70,7 @@ class Found:
     width: int
     height: int
     time_s: float | None = None  # where in the video, for a moment of one
+    probability: float | None = None  # that of ``SearchHit``
 
 
 @dataclass(frozen=True)
@@ -163,14 +165,17 @@ class Service:
         picture: Path | None = None,
         item: int | None = None,
         top: int,
+        everything: bool = False,
     ) -> Answer:
-        """Finds the ``top`` pictures nearest to words, a picture file, an item, or their sum.
+        """Finds the ``top`` pictures that answer words, a picture file, an item, or their sum.
 
-        Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
+        ``everything`` gives the nearest, also where nothing is relevant. Raises what
+        ``Searcher.search`` raises; QueryError when nothing was asked for.
         """
         started = time.perf_counter()
+        query = parse(words)
         hits = self._searcher.search(
-            words,
+            replace(query, cutoff="none") if everything else query,
             image=None if picture is None else self._query_picture(picture),
             item=item,
             top=top,
@@ -186,6 +191,7 @@ class Service:
                 width=records[hit.item].width,
                 height=records[hit.item].height,
                 time_s=records[hit.item].time_s,
+                probability=hit.probability,
             )
             for hit in hits
             if hit.item in records
