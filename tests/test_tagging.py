@@ -84,10 +84,17 @@ def test_pictures_get_what_they_show_and_what_that_implies(
     report = clipsearch.tag(library, vocabulary(), encoder=encoder, settings=settings)
     assert (report.items, report.known, report.concepts) == (60, 0, 10)
     tags = tags_by_name(library)
-    for n in range(12):
-        assert tags[f"dog{n}.jpg"] == {"dog", "pet", "animal", "meadow", "outdoors"}
-        assert tags[f"cat{n}.jpg"] == {"cat", "pet", "animal", "kitchen", "indoors"}
-        assert tags[f"car{n}.jpg"] == {"car", "outdoors"}
+    expected = {
+        "dog": {"dog", "pet", "animal", "meadow", "outdoors"},
+        "cat": {"cat", "pet", "animal", "kitchen", "indoors"},
+        "car": {"car", "outdoors"},
+    }
+    for shown, everything in expected.items():
+        given = [tags[f"{shown}{n}.jpg"] for n in range(12)]
+        assert all(each <= everything for each in given)  # nothing wrong
+        assert sum(each == everything for each in given) >= 8  # a cut-off costs a few
+        # What is implied comes with what implies it, and only with that.
+        assert all((shown in each) == ("pet" in each) for each in given if shown != "car")
     assert all("zeppelin" not in given for given in tags.values())  # nobody shows one
     assert report.tags == sum(map(len, tags.values()))
     counts = {tag.name: (tag.user, tag.model) for tag in library.tags.counts()}
