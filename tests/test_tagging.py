@@ -92,7 +92,8 @@ def test_pictures_get_what_they_show_and_what_that_implies(
     for shown, everything in expected.items():
         given = [tags[f"{shown}{n}.jpg"] for n in range(12)]
         assert all(each <= everything for each in given)  # nothing wrong
-        assert sum(each == everything for each in given) >= 8  # a cut-off costs a few
+        assert sum(shown in each for each in given) >= 10  # a cut-off costs a few
+        assert all(everything & {"indoors", "outdoors"} <= each for each in given)
         # What is implied comes with what implies it, and only with that.
         assert all((shown in each) == ("pet" in each) for each in given if shown != "car")
     assert all("zeppelin" not in given for given in tags.values())  # nobody shows one
