@@ -22,6 +22,9 @@ COMMANDS = {
     "watch": ("indexer.watch_command:watch", "keep the library current as files change"),
     "search": ("clipsearch.commands:search", "find pictures by words, by a picture, or by both"),
     "similar": ("clipsearch.commands:similar", "find pictures like a given one"),
+    "tag": ("indexer.tag_command:tag", "tag pictures by a vocabulary or by hand, write sidecars"),
+    "tags": ("clipsearch.tags_command:tags", "list the tags there are, with counts"),
+    "review": ("clipsearch.review_command:review", "say which tags fit, and so teach the cut-offs"),
     "query-help": (
         "clipsearch.query_command:query_help",
         "what a query can say: words, NOT, weights, filters, order",

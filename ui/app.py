@@ -13,6 +13,7 @@ import gradio as gr
 from clipsearch.errors import ClipsearchError, QueryError
 from ui import markup
 from ui.guard import uploaded_file
+from ui.review import add_review
 from ui.service import Service
 
 HERE = Path(__file__).parent
@@ -88,6 +89,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
         status = gr.HTML(elem_id="status")
         results = gr.HTML(elem_id="results", js_on_load=_script("results.js"))
         shown = gr.HTML(elem_id="shown", js_on_load=_script("picture.js"))
+        add_review(service)
 
         def welcome() -> tuple[str, str, str]:
             summary = service.summary()

@@ -187,6 +187,7 @@ def _facts(shown: Picture, score: float | None) -> list[tuple[str, str]]:
         facts.append(("Caption", "<br>".join(escape(text) for text in shown.captions)))
     for term, text in (
         ("Tags", ", ".join(shown.tags)),
+        ("Tags by the model", ", ".join(shown.model_tags)),
         ("Place", shown.place),
         ("Camera", shown.camera),
         ("Exposure", shown.exposure),

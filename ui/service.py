@@ -25,6 +25,8 @@ from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, make_thumbnail
 from clipsearch.library import Counts, ItemRecord, Library, camera_name
 from clipsearch.query import parse, print_pieces
 from clipsearch.searcher import Searcher
+from clipsearch.tagging.review import Doubt, Review
+from clipsearch.tagging.vocabulary import BUILT_IN
 from indexer.picture_reading import PictureReader
 
 VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
@@ -98,6 +100,7 @@ class Picture:
     place: str | None = None
     tags: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
+    model_tags: tuple[str, ...] = ()  # given by a model, not by a person
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class Service:
     ) -> None:
         self._library = library
         self._settings = settings
+        self._encoder = encoder
         self._notify = notify or (lambda _: None)
         self._reader = PictureReader(settings.max_pixels)
         self._searcher = Searcher(
@@ -233,7 +237,40 @@ class Service:
             place=_place(facts),
             tags=tuple(dict.fromkeys(name for name, _ in said.tags)),
             captions=tuple(dict.fromkeys(text for text, _ in said.captions)),
+            model_tags=tuple(
+                dict.fromkeys(
+                    tag.name for tag in self._library.tags.of_items([item]) if tag.source == "model"
+                )
+            ),
         )
+
+    def doubts(self, tag: str | None, limit: int) -> list[Doubt]:
+        """What a review asks next: of one tag, or of all that the built-in vocabulary gave.
+
+        TaggingError where there are no such tags.
+        """
+        return self._review(tag).queue(tag, limit)
+
+    def answer_doubt(self, item: int, tag: str, *, accepted: bool) -> None:
+        """Keeps an answer, and moves the tag's cut-off."""
+        review = self._review(tag)
+        (review.accept if accepted else review.reject)(item, tag)
+
+    def _review(self, tag: str | None) -> Review:
+        """The vocabulary that holds a tag, read anew: other processes tag, too."""
+        known = self._library.tags.vocabularies()
+        names = sorted(known, key=lambda name: name != BUILT_IN) or [BUILT_IN]
+        for name in names:
+            review = Review(
+                self._library,
+                name,
+                settings=self._settings,
+                encoder=self._encoder,
+                notify=self._notify,
+            )
+            if tag is None or review.holds(tag):
+                return review
+        return review
 
     def thumbnail(self, item: int) -> EncodedPicture:
         """The item's small picture: the one made while indexing, else made now from its file.
