@@ -22,6 +22,7 @@ COMMANDS = {
     "watch": ("indexer.watch_command:watch", "keep the library current as files change"),
     "search": ("clipsearch.commands:search", "find pictures by words, by a picture, or by both"),
     "similar": ("clipsearch.commands:similar", "find pictures like a given one"),
+    "dupes": ("clipsearch.dupes_command:dupes", "group duplicates, and say which to keep"),
     "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
     "train": ("training.commands:train", "fine-tune a model on your own captions"),
     "info": ("clipsearch.info_command:info", "what the library holds, its model, its failures"),
