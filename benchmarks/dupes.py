@@ -11,6 +11,7 @@ original. ``speed`` finds the near pairs of clustered unit vectors and prints th
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import resource
 import subprocess
@@ -127,13 +128,14 @@ def clustered(count: int, dim: int) -> Matrix:
 def measure_speed(count: int, dim: int) -> None:
     rows = clustered(count, dim)
     before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    started = time.perf_counter()
+    started, computed = time.perf_counter(), time.process_time()
     bounds = nearness(rows)
     found = near_pairs(rows, bounds.near)
-    elapsed_s = time.perf_counter() - started
+    elapsed_s, computed_s = time.perf_counter() - started, time.process_time() - computed
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{count:,} vectors of {dim}, {available_cores()} cores")
-    print(f"from cosine {found.threshold:.3f} on: {len(found.first):,} pairs in {elapsed_s:.1f} s")
+    print(f"{count:,} vectors of {dim}, {available_cores()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"from cosine {found.threshold:.3f} on: {len(found.first):,} pairs")
+    print(f"{elapsed_s:.1f} s, of which this process computed {computed_s:.1f} s of its threads")
     print(f"peak memory {peak_mb:,.0f} MB, of which {before_mb:,.0f} MB before (the vectors)")
 
 

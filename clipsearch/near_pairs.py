@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from clipsearch.vectors import Matrix
 
 MAX_PAIRS = 5_000_000
-_ROWS, _COLUMNS = 1024, 2048  # of a block: 8 MB of cosines
+_ROWS, _COLUMNS = 512, 1024  # of a block: 2 MB of cosines stay in the processor's cache
 _HEAD_SHARE = 8  # an eighth of the dimensions decides nearly every pair
 _LEAST_HEAD = 8
 _SAMPLE = 20_000  # rows that the directions are taken from
