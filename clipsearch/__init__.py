@@ -15,8 +15,10 @@ from clipsearch import errors
 from clipsearch.errors import ClipsearchError
 
 if TYPE_CHECKING:
+    from clipsearch import query
     from clipsearch.encoders import Encoder, load_encoder
     from clipsearch.library import Library
+    from clipsearch.query import Query
     from clipsearch.searcher import Searcher, SearchHit, search, similar
 
 try:
@@ -28,12 +30,14 @@ __all__ = [
     "ClipsearchError",
     "Encoder",
     "Library",
+    "Query",
     "SearchHit",
     "Searcher",
     "__version__",
     "errors",
     "load_encoder",
     "open_library",
+    "query",
     "search",
     "similar",
 ]
@@ -42,6 +46,7 @@ _HOMES = {
     "Encoder": "clipsearch.encoders",
     "load_encoder": "clipsearch.encoders",
     "Library": "clipsearch.library",
+    "Query": "clipsearch.query",
     "SearchHit": "clipsearch.searcher",
     "Searcher": "clipsearch.searcher",
     "search": "clipsearch.searcher",
@@ -68,4 +73,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value
         return value
+    if name == "query":
+        from importlib import import_module
+
+        return import_module("clipsearch.query")  # which sets the attribute, too
     raise AttributeError(f"module 'clipsearch' has no attribute {name!r}")

@@ -22,6 +22,10 @@ COMMANDS = {
     "watch": ("indexer.watch_command:watch", "keep the library current as files change"),
     "search": ("clipsearch.commands:search", "find pictures by words, by a picture, or by both"),
     "similar": ("clipsearch.commands:similar", "find pictures like a given one"),
+    "query-help": (
+        "clipsearch.query_command:query_help",
+        "what a query can say: words, NOT, weights, filters, order",
+    ),
     "dupes": ("clipsearch.dupes_command:dupes", "group duplicates, and say which to keep"),
     "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
     "train": ("training.commands:train", "fine-tune a model on your own captions"),
@@ -100,6 +104,9 @@ def _run(given: list[str]) -> int:
     if name in COMMANDS:
         command = _load(name)
         command.configure(commands[name])
+        if command.arrange is not None:
+            at = given.index(name) + 1
+            given = [*given[:at], *command.arrange(commands[name], given[at:])]
     parsed = parser.parse_args(given)
     if command is None:
         parser.print_help()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from clipsearch.command import (
 )
 from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.errors import UsageError
+from clipsearch.query_arguments import joined, words_last
 
 if TYPE_CHECKING:
     from clipsearch.library import Library
@@ -56,19 +58,36 @@ def _add_result_arguments(parser: ArgumentParser) -> None:
 
 
 def _configure_search(parser: ArgumentParser) -> None:
-    parser.add_argument("text", nargs="*", metavar="WORDS", help="what the picture shows")
+    parser.add_argument("text", nargs="*", metavar="QUERY", help="words, filters, and more: below")
     parser.add_argument("--image", type=Path, metavar="FILE", help="search by this picture")
     _add_result_arguments(parser)
+    parser.epilog = _query_examples()
+
+
+def _query_examples() -> str:
+    from clipsearch.query.fields import FILTERS
+
+    names = textwrap.fill(", ".join(f"{entry.name}:" for entry in FILTERS), 76)
+    return (
+        "what a query can say (all of it: clipsearch query-help, docs/query.md):\n"
+        "  clipsearch search sunset over water -people '0.5:\"warm light\"'\n"
+        "  clipsearch search 'image:./a.jpg +snow' after:2023-06 sort:-date limit:50\n"
+        "filters, also without words; a - before one turns it round:\n"
+        f"{textwrap.indent(names, '  ')}"
+    )
 
 
 def _run_search(arguments: Namespace) -> int:
-    words = " ".join(arguments.text).strip()
-    if not words and arguments.image is None:
+    from clipsearch.query import parse
+
+    text = joined(arguments.text)
+    query = parse(text)
+    if query.is_empty and arguments.image is None:
         raise UsageError(
             reason='Say what to search for: clipsearch search "a dog on the beach", '
             "or clipsearch search --image photo.jpg"
         )
-    if words and arguments.model is None:
+    if query.needs_text_model and arguments.model is None:
         from clipsearch.headstart import begin
 
         begin(resolve(vars(arguments)))
@@ -79,14 +98,14 @@ def _run_search(arguments: Namespace) -> int:
         space = _space_to_search(library, arguments)
         hits = searcher.search(
             library,
-            words or None,
+            query,
             image=arguments.image,
             top=arguments.top,
             settings=settings,
             space_id=space,
             notify=say,
         )
-        return _show(library, hits, arguments, words or str(arguments.image))
+        return _show(library, hits, arguments, text.strip() or str(arguments.image))
 
 
 def _configure_similar(parser: ArgumentParser) -> None:
@@ -140,7 +159,8 @@ def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: 
         else:
             copies = f"  (and {len(hit.paths) - 1} more)" if len(hit.paths) > 1 else ""
             place = "" if hit.time_s is None else f"  at {clock(hit.time_s)}"
-            print(f"{hit.rank:>4}  {hit.score:.3f}  {hit.path}{place}{copies}")
+            score = "" if hit.score is None else f"{hit.score:.3f}  "
+            print(f"{hit.rank:>4}  {score}{hit.path}{place}{copies}")
     if not hits and library.counts().items == 0:
         say("The library is empty. Add a photo folder with: clipsearch index FOLDER")
     if arguments.open_sheet is not None and hits:
@@ -152,7 +172,7 @@ def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: 
     return errors.DONE
 
 
-search = Command(_configure_search, _run_search)
+search = Command(_configure_search, _run_search, words_last)
 similar = Command(_configure_similar, _run_similar)
 
 

@@ -58,10 +58,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Found:
-    """One answer: ``score`` is the cosine to the question; sizes are of the upright picture."""
+    """One answer: ``score`` is that of ``SearchHit``; sizes are of the upright picture."""
 
     rank: int
-    score: float
+    score: float | None
     item: int
     path: Path
     width: int

@@ -18,6 +18,7 @@ from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, Storage
 from clipsearch.library.albums import Albums
 from clipsearch.library.checking import check_library
 from clipsearch.library.database import Database
+from clipsearch.library.facts import Facts
 from clipsearch.library.lock import writer_lock
 from clipsearch.library.opinions import Opinions
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
@@ -350,6 +351,10 @@ class Library:
         """The pictures and moments that have at least one file that is there, ascending."""
         rows = self._rows("SELECT DISTINCT item_id FROM present_file ORDER BY item_id")
         return np.array([row[0] for row in rows], dtype=np.int64)
+
+    def facts(self) -> Facts:
+        """What filters look at, as it is now."""
+        return Facts(self._database.reading)
 
     # --- plumbing ---------------------------------------------------------------------------
 
