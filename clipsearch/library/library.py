@@ -34,6 +34,7 @@ from clipsearch.library.records import (
     Words,
 )
 from clipsearch.library.statistics import count_statistics
+from clipsearch.library.tags import TagReader
 from clipsearch.library.writing import LibraryWriter
 from clipsearch.vectors import EmbeddingSpace, Ids, Matrix, from_bytes
 
@@ -183,6 +184,11 @@ class Library:
         """The one writer; LibraryLockedError if another process has it. Readers go on."""
         with writer_lock(self.path):
             yield LibraryWriter(self.path, self._database)
+
+    @property
+    def tags(self) -> TagReader:
+        """Tags, answers about them, and the sidecars they were written to."""
+        return TagReader(self._database)
 
     # --- spaces and vectors -----------------------------------------------------------------
 
