@@ -146,10 +146,11 @@ def copies(pictures: Pictures, library: Library, space_id: str, near: NearPairs 
     return same
 
 
-def representatives(library: Library, space_id: str, ids: Ids) -> Ids:
-    """Of each set of copies among ``ids``, the best one; and all that have no copies there.
+def copy_groups(library: Library, space_id: str, ids: Ids) -> NDArray[np.int64]:
+    """For each of ``ids`` the number of its set of copies; what has none is a set of its own.
 
-    Ascending. The first call after a change of the library compares what is new.
+    The first call after a change of the library compares what is new, which takes a second in a
+    library of 5,000 pictures, and longer the first time. Unknown ids are sets of their own.
     """
     cache = _Cache(library, space_id)
     mark = _mark(library)
@@ -157,20 +158,14 @@ def representatives(library: Library, space_id: str, ids: Ids) -> Ids:
     if members is None:
         pictures = Pictures.of(library, space_id)
         pairs = copies(pictures, library, space_id, None)
-        found = stars(
-            pairs,
-            lambda item: version_quality(pictures.records[item]),
-            library.opinions.told_apart(),
-        )
+        apart = library.opinions.told_apart()
+        found = stars(pairs, lambda item: version_quality(pictures.records[item]), apart)
         members = np.array(
-            [(item, number) for number, star in enumerate(found) for item in star], dtype=np.int64
+            [(item, star[0]) for star in found for item in star], dtype=np.int64
         ).reshape(-1, 2)
         cache.save_groups(mark, members)
-    ids = np.unique(np.asarray(ids, dtype=np.int64))
-    there = members[np.isin(members[:, 0], ids)]
-    _, firsts = np.unique(there[:, 1], return_index=True)  # the best of a group stands first
-    worse = np.delete(there[:, 0], firsts)
-    return ids[~np.isin(ids, worse)]
+    best_of: dict[int, int] = dict(members.tolist())
+    return np.array([best_of.get(item, item) for item in ids.tolist()], dtype=np.int64)
 
 
 def version_quality(record: ItemRecord) -> tuple[float, ...]:
@@ -222,7 +217,7 @@ class _Cache:
         self._save("compared", ids=ids, prints=prints, pairs=pairs)
 
     def groups(self, mark: str) -> NDArray[np.int64] | None:
-        """(n, 2): an item that has copies, and its group's number, the best of a group first."""
+        """(n, 2): an item that has copies, and the best of them."""
         found = self._load("copies")
         if found is None or str(found.get("mark")) != mark or "members" not in found:
             return None

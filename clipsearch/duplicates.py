@@ -18,9 +18,9 @@ from clipsearch.copies import (
     Pairs,
     Pictures,
     copies,
+    copy_groups,
     nearness,
     rating_of,
-    representatives,
     version_quality,
 )
 from clipsearch.errors import NotInLibraryError, UsageError
@@ -32,7 +32,7 @@ IDENTICAL, SAME, BURST, ALIKE = "identical", "same", "burst", "alike"
 TIERS = (IDENTICAL, SAME, BURST, ALIKE)
 DEFAULT_BURST_S = 10.0
 
-__all__ = ["TIERS", "DuplicateGroup", "Shot", "find_duplicates", "representatives", "tell_apart"]
+__all__ = ["TIERS", "DuplicateGroup", "Shot", "copy_groups", "find_duplicates", "tell_apart"]
 
 
 @dataclass(frozen=True)
