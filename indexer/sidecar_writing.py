@@ -135,7 +135,9 @@ def _write(
     return SidecarChange(path, "written")
 
 
-def _earlier(writer: LibraryWriter, path: Path, now: bytes | None) -> tuple[bool, bytes | None]:
+def _earlier(
+    writer: LibraryWriter, path: Path, now: bytes | None
+) -> tuple[bool, bytes | None]:
     """Whether the file is as we left it, and what it was before we first wrote it."""
     known = writer.tags.remembered_sidecar(path)
     if known is None or now is None or _hash(now) != known.after_hash:

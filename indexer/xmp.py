@@ -183,7 +183,9 @@ def _keywords(properties: Properties, faces: Sequence[str]) -> list[str]:
 
     What our own model gave, and was written out, is nobody's word.
     """
-    by_model = {name.casefold() for name in properties.get(f"{{{OWN_NAMESPACE}}}{MODEL_TAGS}", ())}
+    by_model = {
+        name.casefold() for name in properties.get(f"{{{OWN_NAMESPACE}}}{MODEL_TAGS}", ())
+    }
     subjects = [
         name for name in properties.get(_DC + "subject", ()) if name.casefold() not in by_model
     ]

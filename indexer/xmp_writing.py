@@ -11,7 +11,7 @@ import codecs
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from xml.parsers import expat
+from xml.parsers import expat  # noqa: S407 - document types and entities are refused below
 from xml.sax.saxutils import escape
 
 from indexer.xmp import DUBLIN_CORE, LIGHTROOM, MODEL_TAGS, OWN_NAMESPACE, RDF

@@ -144,7 +144,9 @@ class Tagger:
             dtype=np.int64,
         )
 
-    def _best(self, scores: NDArray[np.float32], passing: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _best(
+        self, scores: NDArray[np.float32], passing: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
         """Of each picture the best concepts that pass, ``top`` at most, as codes."""
         codes = np.flatnonzero(passing)
         rows = codes // len(self.vocabulary)

@@ -285,7 +285,9 @@ class _Run:
         return False
 
     def _tags(self, tagger: Tagger, ids: Ids, vectors: Matrix) -> list[Row]:
-        return tagger.assign(ids, vectors, self._library.tags.decided(int(ids[0]), int(ids[-1])))
+        return tagger.assign(
+            ids, vectors, self._library.tags.decided(int(ids[0]), int(ids[-1]))
+        )
 
     def _blocks(self, stage: str, after: int = 0) -> Iterator[tuple[Ids, Matrix]]:
         """The vectors of all items after one, in pieces, told to ``progress``."""

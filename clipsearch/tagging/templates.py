@@ -86,4 +86,6 @@ def templates_of(vocabulary: Vocabulary, path: Path | str = "") -> list[Template
 
 def wordings(concept: Concept, templates: Templates) -> list[list[str]]:
     """For the name and each synonym, all sentences."""
-    return [[template.replace(NAME, text) for template in templates] for text in concept.wordings]
+    return [
+        [template.replace(NAME, text) for template in templates] for text in concept.wordings
+    ]

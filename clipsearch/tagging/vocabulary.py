@@ -160,7 +160,9 @@ class _Parser:
         if not self._concepts:
             raise self._wrong(0, "it names no concept", "Write one a line.")
         vocabulary = Vocabulary(self._name, tuple(self._concepts), (), text)
-        return Vocabulary(self._name, vocabulary.concepts, tuple(self._resolved(vocabulary)), text)
+        return Vocabulary(
+            self._name, vocabulary.concepts, tuple(self._resolved(vocabulary)), text
+        )
 
     def _lines(self, text: str) -> Iterator[tuple[int, int, str]]:
         """Number, column and content of each line that says something."""
