@@ -28,6 +28,7 @@ COMMANDS = {
     ),
     "dupes": ("clipsearch.dupes_command:dupes", "group duplicates, and say which to keep"),
     "export": ("clipsearch.export_command:export", "write hits and vectors for other programs"),
+    "map": ("clipsearch.map_command:show_map", "lay the library out by meaning, as an HTML file"),
     "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
     "train": ("training.commands:train", "fine-tune a model on your own captions"),
     "info": ("clipsearch.info_command:info", "what the library holds, its model, its failures"),
