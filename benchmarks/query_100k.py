@@ -217,7 +217,7 @@ def _item(number: int, chance: random.Random) -> tuple[object, ...]:
         3000,
         "JPEG",
         chance.randint(10**5, 10**7),
-        f"20{chance.randint(5, 24):02}-{chance.randint(1, 12):02}-{chance.randint(1, 28):02}T12:00:00",
+        f"20{chance.randint(5, 24):02}-{chance.randint(1, 12):02}-05T12:00:00",
         json.dumps({k: v for k, v in metadata.items() if v is not None}, sort_keys=True),
         "picture",
         None,

@@ -73,7 +73,8 @@ class Searcher:
         self._duplicates = duplicates
         self._notify = notify
         self._view: View | None = None
-        self._seen: tuple[str, str] | None = None  # space id and state that the view is of
+        self._viewed: SpaceRecord | None = None  # the space that the view is of
+        self._seen: str | None = None  # the library's state when it was
         self._loading = threading.Lock()
 
     def warm_up(self) -> None:
@@ -137,6 +138,8 @@ class Searcher:
         return space is not None and len(self._library.vectors_of(space.id, [item])[0]) > 0
 
     def _space(self) -> SpaceRecord | None:
+        if self._seen is not None and self._seen == self._library.state:
+            return self._viewed  # looking it up counts all vectors
         if self._space_id is None:
             return self._library.active_space()
         return next((s for s in self._library.spaces() if s.id == self._space_id), None)
@@ -242,10 +245,10 @@ class Searcher:
 
     def _current_view(self, space: SpaceRecord) -> View:
         with self._loading:
-            state = (space.id, self._library.state)
-            if self._view is None or self._seen != state:
+            state = self._library.state
+            if self._view is None or self._seen != state or self._viewed != space:
                 self._view = View.of(self._library, space)
-                self._seen = state
+                self._viewed, self._seen = space, state
             return self._view
 
     def _encoder_of(self, space: SpaceRecord) -> Encoder:

@@ -75,6 +75,7 @@ class Server:
             "video": self._video,
             "describe": self._describe,
             "frame": self._frame,
+            "show": self._show,
         }
         while True:
             try:
@@ -87,7 +88,8 @@ class Server:
                 reason = str(error).removeprefix(f"{self._path} ")
                 # What only lacks a package is tried again at every run, until it is there.
                 is_settled = not isinstance(error, ImagePackageError)
-                self._say({"status": "failed", "reason": reason, "is_settled": is_settled})
+                answer = {"status": "failed", "reason": reason, "is_settled": is_settled}
+                self._say(answer | {"error": type(error).__name__, "fields": _plain(error.fields)})
             except MemoryError:
                 self._data = b""
                 reason = "not enough memory to decode it within the limit of this process"
@@ -224,6 +226,16 @@ class Server:
         image = video.read_frame(self._path, time_s, max_pixels=max_pixels, target_side=target_side)
         self._say({"status": "frame", "size": list(image.size)}, image.tobytes())
 
+    def _show(self, path: str, max_pixels: int, target_side: int | None) -> None:
+        """Decodes a picture for people, as rows of RGB."""
+        self._path = Path(path)
+        data = read_file(self._path)
+        limit_computing(COMPUTE_S)
+        header = read_header(data, name=path, max_pixels=max_pixels)
+        limit_computing(COMPUTE_S + header.width * header.height / PIXELS_PER_S)
+        image, _ = read_picture(data, name=path, max_pixels=max_pixels, target_side=target_side)
+        self._say({"status": "frame", "size": list(image.size)}, image.tobytes())
+
     def _progress(self, most_s: float) -> Callable[[], None]:
         """What a video calls as it goes on: its limit is for one step, and one for all of it."""
         begun_s = time.process_time()
@@ -260,6 +272,14 @@ class Server:
             "tags": [[keyword.name, keyword.origin] for keyword in said.keywords],
             "captions": [[caption.text, caption.source] for caption in said.captions],
         }
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """What an error says, for JSON."""
+    return {
+        name: value if isinstance(value, (int, float)) else str(value)
+        for name, value in fields.items()
+    }
 
 
 def thumbnail_path(folder: Path, content_hash: str) -> Path:

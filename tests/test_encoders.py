@@ -344,3 +344,20 @@ def test_cuda_is_refused_by_name_where_there_is_none(tmp_path: Path, settings: S
     address = f"local-dir:{save_model(tmp_path / 'model', VIT)}"
     with pytest.raises(DeviceError, match="CUDA"):
         load_encoder(address, settings=replace(settings, device="cuda"))
+
+
+@pytest.mark.parametrize(("config", "expected"), [(VIT, True), (RESNET, False)])
+def test_sparing_unused_tokens_changes_no_vector(
+    tmp_path: Path, config: dict[str, Any], expected: bool
+) -> None:
+    import torch
+
+    from clipsearch.encoders.openclip_pooling import spare_unused_tokens
+
+    model: Any = load_openclip(f"local-dir:{save_model(tmp_path / 'model', config)}").model
+    side = config["vision_cfg"]["image_size"]
+    images = torch.rand(5, 3, side, side, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = model.encode_image(images)
+        assert spare_unused_tokens(model) is expected
+        assert torch.allclose(model.encode_image(images), before, atol=1e-5)

@@ -412,6 +412,19 @@ def test_a_preview_stands_in_for_a_damaged_sensor_picture() -> None:
     assert image.getpixel((10, 10))[1] > 150
 
 
+def test_a_raw_file_without_its_sensor_picture_is_not_developed_into_noise() -> None:
+    data = dng(1600, 1200)
+    cut = data.index(struct.pack("<H", 300)) + 4096
+    ends = struct.unpack("<I", data[4:8])[0]
+    moved = bytearray(data[:cut] + data[ends:])
+    struct.pack_into("<I", moved, 4, cut)
+    for place in (struct.pack("<HHI", 50721, RATIONAL, 9), struct.pack("<HHI", 50728, 5, 3)):
+        at = moved.index(place) + 8  # values that lie behind the directory have moved with it
+        struct.pack_into("<I", moved, at, struct.unpack_from("<I", moved, at)[0] - (ends - cut))
+    with pytest.raises(errors.ImageUnreadableError, match="sensor"):
+        decode_image(bytes(moved), name="x.dng")
+
+
 # --- animations ---
 
 

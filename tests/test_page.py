@@ -233,7 +233,7 @@ def test_a_dropped_picture_is_searched_alone_and_with_words(visit: Visit, photos
 def test_what_cannot_be_answered_is_one_plain_line(visit: Visit, tmp_path: Path) -> None:
     visit.tab.locator("#search").click()
     visit.wait_for_news("")
-    assert visit.status == "Type what you are looking for, or drop a picture."
+    assert visit.status == "There is nothing to search for: give words, a picture, or both."
     damaged = tmp_path / "damaged.jpg"
     damaged.write_bytes(b"\xff\xd8\xff\xe0 not much of a picture")
     visit.drop(damaged)

@@ -56,7 +56,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
                 with gr.Row():
                     words = gr.Textbox(
                         label="Describe the picture",
-                        placeholder="a dog on the beach",
+                        placeholder="a dog on the beach -people after:2023",
                         elem_id="words",
                         lines=1,
                         max_lines=1,
@@ -84,6 +84,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
                 elem_id="picture",
             )
         liked = gr.Number(visible=False, precision=0)  # the item whose like is on show
+        gr.HTML(markup.query_help(), elem_id="query-help")
         status = gr.HTML(elem_id="status")
         results = gr.HTML(elem_id="results", js_on_load=_script("results.js"))
         shown = gr.HTML(elem_id="shown", js_on_load=_script("picture.js"))
@@ -112,7 +113,9 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
             return search(text, image, top) if text.strip() or image else [gr.skip()] * 3
 
         def show(event: gr.EventData) -> tuple[Any, str]:
-            return gr.skip(), markup.picture(service.picture(int(event.item)), float(event.score))
+            return gr.skip(), markup.picture(
+                service.picture(int(event.item)), float(event.score) if event.score else None
+            )
 
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         page.load(_told(welcome, 3), None, [heading, status, results], **quiet)
@@ -149,8 +152,8 @@ def _told(answer: Callable[P, Any], outputs: int) -> Callable[P, Any]:
         kept = [gr.skip()] * outputs
         try:
             return answer(*arguments, **named)
-        except QueryError:
-            kept[-2] = markup.status("Type what you are looking for, or drop a picture.")
+        except QueryError as error:
+            kept[-2] = markup.mistake(error)
         except ClipsearchError as error:
             kept[-2] = markup.status(str(error), failed=True)
         except Exception:

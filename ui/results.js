@@ -2,7 +2,7 @@
 element.addEventListener("click", (event) => {
   const tile = event.target.closest(".cs-hit");
   if (tile) {
-    trigger("open_picture", { item: Number(tile.dataset.item), score: Number(tile.dataset.score) });
+    trigger("open_picture", { item: Number(tile.dataset.item), score: tile.dataset.score });
   }
 });
 // Arrow keys walk through the grid, as the eye does.

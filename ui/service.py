@@ -21,10 +21,11 @@ from clipsearch.errors import (
     ImageUnreadableError,
     NotInLibraryError,
 )
-from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, load_image, make_thumbnail
-from clipsearch.library import ItemRecord, Library, camera_name
+from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, make_thumbnail
+from clipsearch.library import Counts, ItemRecord, Library, camera_name
+from clipsearch.query import parse, print_pieces
 from clipsearch.searcher import Searcher
-from indexer.frame_reading import FrameReader
+from indexer.picture_reading import PictureReader
 
 VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
 _VIEW_QUALITY = 88
@@ -76,6 +77,7 @@ class Answer:
     found: tuple[Found, ...]
     model: str
     elapsed_s: float
+    understood: tuple[str, ...] = ()  # the query's parts, as clipsearch writes them
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,10 @@ class Service:
         self._library = library
         self._settings = settings
         self._notify = notify or (lambda _: None)
-        self._frames = FrameReader(settings.max_pixels)
-        self._searcher = Searcher(library, settings=settings, encoder=encoder, notify=notify)
+        self._reader = PictureReader(settings.max_pixels)
+        self._searcher = Searcher(
+            library, settings=settings, encoder=encoder, opens_files=False, notify=notify
+        )
 
     def warm_up_in_background(self) -> threading.Thread:
         """Loads index and model in a thread, so that the first question need not wait for them."""
@@ -152,6 +156,10 @@ class Service:
             library=self._library.path,
         )
 
+    def counts(self) -> Counts:
+        """How much the library holds."""
+        return self._library.counts()
+
     def search(
         self,
         words: str = "",
@@ -160,13 +168,15 @@ class Service:
         item: int | None = None,
         top: int,
     ) -> Answer:
-        """Finds the ``top`` pictures nearest to words, a picture file, an item, or their sum.
+        """Answers a query (docs/query.md), a picture file, an item, or their sum.
 
-        Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
+        A query may name items but no files. Raises what ``Searcher.search`` raises; QueryError
+        when nothing was asked for.
         """
         started = time.perf_counter()
+        query = parse(words)
         hits = self._searcher.search(
-            words,
+            query,
             image=None if picture is None else self._query_picture(picture),
             item=item,
             top=top,
@@ -186,12 +196,13 @@ class Service:
             for hit in hits
             if hit.item in records
         )
-        return Answer(found, self.summary().model or "", elapsed_s)
+        model = self.summary().model or ""
+        return Answer(found, model, elapsed_s, tuple(print_pieces(query)))
 
     def _query_picture(self, path: Path) -> Image.Image:
         """Opens an uploaded picture; its name on this machine would mean nothing to the sender."""
         try:
-            return load_image(path, max_pixels=self._settings.max_pixels)
+            return self._reader.read(path)
         except ImageNotFoundError as error:
             raise ImageUnreadableError(
                 path="The dropped picture",
@@ -272,10 +283,8 @@ class Service:
         for path in self._library.paths([item]).get(item, ()):
             try:
                 if time_s is not None:
-                    return self._frames.read(path, time_s, target_side=target_side)
-                return load_image(
-                    path, max_pixels=self._settings.max_pixels, target_side=target_side
-                )
+                    return self._reader.read_frame(path, time_s, target_side=target_side)
+                return self._reader.read(path, target_side=target_side)
             except ImageError as error:
                 failure = error
         raise failure

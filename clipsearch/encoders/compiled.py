@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 TOWERS = ("image", "text")
 RUNTIME = "openvino"
-_FORMAT = 1
+_FORMAT = 2  # 2: the last layer of a ViT computes its class token alone
 _SUB_BATCH = 8  # pictures in one request; several requests run side by side
 _CHUNK_BYTES = 1 << 20
 

@@ -21,6 +21,7 @@ import torch
 
 from clipsearch.encoders import compiled
 from clipsearch.encoders.openclip import OpenClipModel, load_openclip
+from clipsearch.encoders.openclip_pooling import spare_unused_tokens
 from clipsearch.encoders.openvino_runtime import convert_model, ov
 from clipsearch.encoders.tokenizer import can_tokenize
 from clipsearch.errors import ClipsearchError, ModelError
@@ -62,6 +63,7 @@ def export(address: str, entries: Path) -> compiled.Manifest:
     # The fused attention of inference has no counterpart outside torch.
     torch.backends.mha.set_fastpath_enabled(False)
     loaded = load_openclip(address)
+    spare_unused_tokens(loaded.model)
     text_cfg = loaded.model_cfg["text_cfg"]
     clean = text_cfg.get("tokenizer_kwargs", {}).get("clean", "lower")
     if text_cfg.get("hf_tokenizer_name") or "siglip" in address.lower() or not can_tokenize(clean):

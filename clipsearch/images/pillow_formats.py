@@ -80,8 +80,11 @@ def _opened(kind: str, data: bytes, limit: Limit) -> ImageFile.ImageFile:
         limit.check(*_webp_size(data))  # Pillow's reader takes memory for the pixels at once
     importlib.import_module(f"PIL.{PLUGINS[kind]}")
     factory, accept = Image.OPEN[kind]
-    if accept is not None and accept(data[:32]) is not True:
+    accepted = accept is None or accept(data[:32])
+    if isinstance(accepted, str):  # Pillow's way to say that a codec was left out of it
         raise unreadable(limit, f"this Pillow was built without {kind}")
+    if not accepted:
+        raise unreadable(limit, f"its header is not one of a {kind} picture")
     opened = factory(io.BytesIO(data), limit.name)
     limit.check(*opened.size)
     if kind == "TIFF":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PREVIEW_SIDE = 1000  # shorter side in pixels: large enough for every model and for a screen
 _LAST_RESORT_SIDE = 120  # a preview to take where the RAW picture itself cannot be developed
+_MOST_PIXELS_PER_BYTE = 16  # no camera's compression comes near it
 # LibRaw's flip -> EXIF orientation (dcraw's tiff_head): 3 upside down, 5 and 6 a quarter turn
 _ORIENTATION_OF_FLIP = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
 
@@ -40,12 +41,14 @@ def open_raw(kind: str, data: bytes, limit: Limit) -> Opened:
 
     def decode(target_side: int | None) -> Image.Image:
         with raw:
-            return _decoded(raw, limit, target_side)
+            return _decoded(raw, limit, target_side, len(data))
 
     return Opened(kind, *upright_size(width, height, orientation), decode)
 
 
-def _decoded(raw: rawpy.RawPy, limit: Limit, target_side: int | None) -> Image.Image:
+def _decoded(
+    raw: rawpy.RawPy, limit: Limit, target_side: int | None, size_bytes: int
+) -> Image.Image:
     import rawpy
 
     enough = min(PREVIEW_SIDE, 2 * target_side) if target_side else PREVIEW_SIDE
@@ -54,6 +57,9 @@ def _decoded(raw: rawpy.RawPy, limit: Limit, target_side: int | None) -> Image.I
     if preview is not None and preview.side >= min(enough, sensor_side // 2):
         return preview.decode(target_side)
     try:
+        if size_bytes * _MOST_PIXELS_PER_BYTE < raw.sizes.raw_width * raw.sizes.raw_height:
+            # LibRaw would develop what is not there as noise
+            raise rawpy.LibRawDataError("the sensor's data are missing from the file")
         return _developed(raw, half_size=sensor_side // 2 >= enough)
     except (rawpy.LibRawError, rawpy.NotSupportedError):
         # a compression that LibRaw does not know, or damage: the preview may be whole

@@ -320,8 +320,12 @@ class Library:
     def paths(self, ids: Sequence[int]) -> dict[int, list[Path]]:
         """The files that are there of each item, sorted; items without any are left out."""
         rows = self._rows(
-            """SELECT item_id, path, relpath FROM present_file JOIN root ON root.id = root_id
-            WHERE item_id IN (SELECT value FROM json_each(:ids))""",
+            # Not through present_file, which would be walked as a whole for a few items.
+            """SELECT item.id, path, relpath FROM item
+            JOIN file ON file.item_id = coalesce(item.parent_id, item.id)
+            JOIN root ON root.id = root_id
+            WHERE item.id IN (SELECT value FROM json_each(:ids))
+            AND missing_since IS NULL AND item.kind <> 'video'""",
             ids=_as_json(ids),
         )
         found: dict[int, list[Path]] = {}
