@@ -27,6 +27,7 @@ COMMANDS = {
         "what a query can say: words, NOT, weights, filters, order",
     ),
     "dupes": ("clipsearch.dupes_command:dupes", "group duplicates, and say which to keep"),
+    "albums": ("clipsearch.albums_command:albums", "saved queries, as folders of links, playlists"),
     "export": ("clipsearch.export_command:export", "write hits and vectors for other programs"),
     "map": ("clipsearch.map_command:show_map", "lay the library out by meaning, as an HTML file"),
     "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
