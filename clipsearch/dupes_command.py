@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 from clipsearch import errors
 from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
-from clipsearch.commands import open_library
-from clipsearch.errors import NotInLibraryError
+from clipsearch.commands import named_item, open_library
 
 if TYPE_CHECKING:
     from clipsearch.duplicates import DuplicateGroup, Shot
-    from clipsearch.library import Library
 
 _TIERS = ("identical", "same", "burst", "alike")
 _CERTAIN = ("identical", "same")  # what a script is given unless it asks for more
@@ -73,7 +71,7 @@ def _run(arguments: Namespace) -> int:
 
     with library:
         if arguments.told_apart is not None:
-            one, other = (_item(library, given) for given in arguments.told_apart)
+            one, other = (named_item(library, given) for given in arguments.told_apart)
             tell_apart(library, one, other)
             if arguments.json:
                 print_json({"not_duplicates": [one, other]})
@@ -94,17 +92,6 @@ def _run(arguments: Namespace) -> int:
         if not groups:
             say("No duplicates were found")
     return errors.DONE
-
-
-def _item(library: Library, given: str) -> int:
-    """The item that a file or ``#12`` names."""
-    if given.startswith("#") and given[1:].isdecimal():
-        return int(given[1:])
-    if given == "" or (item := library.item_at(Path(given))) is None:
-        raise NotInLibraryError(
-            what=given or "''", path=library.path, advice="Give an indexed file, or an item as #12"
-        )
-    return item
 
 
 def _print_paths(groups: list[DuplicateGroup], end: str) -> None:
