@@ -59,10 +59,10 @@ def main() -> None:
             ids = library.present_items()
             for name, bar, ask in questions(random.Random(2), ids.tolist()):
                 first, taken = timed(searcher, ask, arguments.rounds)
-                met = "" if bar is None else f"  bar {bar:.0f} ms: {_verdict(taken[0] <= bar)}"
+                met = "" if bar is None else f"  bar {bar:.0f} ms: {_verdict(taken[1] <= bar)}"
                 print(
-                    f"{name:<34} median {taken[0]:6.1f} ms  p95 {taken[1]:6.1f}  "
-                    f"first {first:7.1f}{met}"
+                    f"{name:<32} least {taken[0]:6.1f} ms  median {taken[1]:6.1f}  "
+                    f"p95 {taken[2]:6.1f}  computing {taken[3]:5.1f}  first {first:7.1f}{met}"
                 )
         cold(path)
 
@@ -110,16 +110,22 @@ def questions(
 
 def timed(
     searcher: Searcher, ask: Callable[[], str], rounds: int
-) -> tuple[float, tuple[float, float]]:
-    """Milliseconds: of the first question, and median and 95th percentile of the others."""
-    taken = []
+) -> tuple[float, tuple[float, float, float, float]]:
+    """Milliseconds: of the first question; least, median, 95th percentile of the others.
+
+    The last figure is the median of the computing time of all threads: on a busy machine it says
+    more than the clock.
+    """
+    taken, computed = [], []
     for _ in range(rounds + 1):
         query = ask()
-        started = time.perf_counter()
+        started, begun = time.perf_counter(), time.process_time()
         searcher.search(query)
         taken.append(1000 * (time.perf_counter() - started))
+        computed.append(1000 * (time.process_time() - begun))
     rest = sorted(taken[1:])
-    return taken[0], (statistics.median(rest), rest[int(0.95 * len(rest))])
+    middle = statistics.median(rest)
+    return taken[0], (rest[0], middle, rest[int(0.95 * len(rest))], statistics.median(computed[1:]))
 
 
 def cold(path: Path) -> None:

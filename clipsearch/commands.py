@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,9 @@ from clipsearch.query_arguments import joined, words_last
 if TYPE_CHECKING:
     from clipsearch.library import Library
     from clipsearch.searcher import SearchHit
+
+
+_NOTHING_FOUND = "Nothing found. To show the closest anyway: cutoff:none in the query, or --all"
 
 
 def open_library(arguments: Namespace) -> tuple[Library, Settings]:
@@ -55,6 +58,11 @@ def named_item(library: Library, given: str) -> int:
 def _add_result_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=int, default=DEFAULT_TOP, metavar="N", help="how many (default %(default)s)"
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="give the nearest N, also where nothing matches (in a query: cutoff:none)",
     )
     form = parser.add_mutually_exclusive_group()
     add_json_argument(form)
@@ -110,6 +118,8 @@ def _run_search(arguments: Namespace) -> int:
             reason='Say what to search for: clipsearch search "a dog on the beach", '
             "or clipsearch search --image photo.jpg"
         )
+    if arguments.all:
+        query = replace(query, cutoff="none")
     if query.needs_text_model and arguments.model is None:
         from clipsearch.headstart import begin
 
@@ -136,6 +146,8 @@ def _run_search(arguments: Namespace) -> int:
             for items, relevant in ((more_like, True), (less_like, False)):
                 for item in items:
                     library.opinions.answer(text.strip(), item, relevant=relevant)
+        if not hits and query.cutoff == "auto" and library.counts().items:
+            say(_NOTHING_FOUND)
         return _show(library, hits, arguments, text.strip() or str(arguments.image))
 
 
@@ -153,10 +165,13 @@ def _run_similar(arguments: Namespace) -> int:
             library,
             arguments.image,
             top=arguments.top,
+            everything=arguments.all,
             settings=settings,
             space_id=_space_to_search(library, arguments),
             notify=say,
         )
+        if not hits and not arguments.all and library.counts().items:
+            say(_NOTHING_FOUND)
         return _show(library, hits, arguments, f"like {arguments.image.name}")
 
 

@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsearch.feedback import refined
+from clipsearch.relevance import Kind
 from clipsearch.vectors import Ids, Matrix, Vector, unit_rows, unit_vector
 
-TEXT, IMAGE, MIXED = "text", "image", "mixed"  # what a question consists of
+# What a question consists of.
+TEXT: Kind = "text"
+IMAGE: Kind = "image"
+MIXED: Kind = "mixed"
 
 # How much of what should not be there is taken off. Of the ways that benchmarks/semantic_not.py
 # compares, penalties and projections did no better than this, and this is one product.
@@ -33,7 +37,7 @@ class Part:
 
     vector: Vector
     weight: float
-    kind: str  # TEXT or IMAGE
+    kind: Kind  # TEXT or IMAGE
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Question:
     """What pictures are compared with: a unit vector, and what it was made of."""
 
     vector: Vector
-    kind: str  # TEXT, IMAGE or MIXED
+    kind: Kind  # TEXT, IMAGE or MIXED
     is_wanted: bool  # False if it says only what should not be there
 
     @classmethod

@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipsearch.calibrating import (
+    Calibrated,
+    calibrated,
+    has_neutral_vectors,
+    neutral_vectors,
+)
 from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import NotInLibraryError, QueryError, SpaceMismatchError, UsageError
 from clipsearch.library import Library, SpaceRecord
+from clipsearch.library.filtering import ALL_COLUMNS
 from clipsearch.query import Filter, Like, Query, parse
 from clipsearch.ranking import IMAGE, TEXT, GroupsOf, Part, Question, Scores
+from clipsearch.relevance import Kind, Relevance
 from clipsearch.selecting import View, hits_of_filters, hits_of_question
 from clipsearch.vectors import Ids, Matrix, Vector
 
@@ -41,6 +49,29 @@ class SearchHit:
     path: Path
     paths: tuple[Path, ...]  # every copy, ``path`` first
     time_s: float | None = None  # of a moment of a video: where in it
+    probability: float | None = None  # of being what was asked for (docs/relevance.md)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is relevant to one question, for each row of the index."""
+
+    relevance: Relevance
+    offsets: Scores  # (n,)
+    ids: Ids  # (n,) ascending
+
+    @property
+    def cutoffs(self) -> Scores:
+        """(n,) the least score of each row."""
+        return np.asarray(self.offsets + np.float32(self.relevance.cutoff), np.float32)
+
+    def probabilities(self, pairs: list[tuple[int, float | None]]) -> dict[int, float]:
+        """By item, of items and their scores."""
+        scored = [(item, score) for item, score in pairs if score is not None]
+        rows = np.searchsorted(self.ids, [item for item, _ in scored])
+        evidence = np.array([score for _, score in scored], np.float32) - self.offsets[rows]
+        likely = self.relevance.probability(evidence)
+        return {item: float(one) for (item, _), one in zip(scored, likely, strict=True)}
 
 
 class Searcher:
@@ -75,14 +106,17 @@ class Searcher:
         self._view: View | None = None
         self._viewed: SpaceRecord | None = None  # the space that the view is of
         self._seen: str | None = None  # the library's state when it was
+        self._calibrated: tuple[View, Calibrated, bool] | None = None  # True: by texts, too
         self._loading = threading.Lock()
 
     def warm_up(self) -> None:
-        """Loads the index and the model, so that the first question is fast."""
+        """Loads the index, what filters read, and the model, so that first questions are fast."""
         space = self._space()
         if space is not None:
-            self._current_view(space)
+            view = self._current_view(space)
+            view.facts.load(ALL_COLUMNS)
             self._encoder_of(space).encode_texts(["a photo"])
+            self._calibrated_for(space, view, TEXT)
 
     def search(
         self,
@@ -100,7 +134,9 @@ class Searcher:
         Several parts are added as unit vectors, by weight. An item that is searched by is left out
         of its own answer. ``more_like`` and ``less_like`` are items that answer the question, and
         that do not: they move it (clipsearch.feedback). Filters without words give the newest
-        pictures that pass, or what ``sort:`` says. ``limit:`` in the query wins over ``top``.
+        pictures that pass, or what ``sort:`` says. ``limit:`` in the query wins over ``top``. Only
+        what is relevant is given, which may be nothing; ``cutoff:none`` in the query gives the
+        nearest, relevant or not.
 
         Raises QueryError for a mistake in the query or when there is nothing to search for,
         NotInLibraryError for an unknown item, ImageError for an unreadable picture.
@@ -136,12 +172,14 @@ class Searcher:
                     self._item_vectors(space, more_like), self._item_vectors(space, less_like)
                 )
             scores = question.scores(view.index.rows)
-            cutoff = self._cutoff(space, query, question, view, scores)
-            left_out = {item, *_items_of(query)}
+            left_out = _items_of(query) | ({item} if item is not None else set())
+            judged = self._judged(space, question, view, scores, left_out)
+            cutoff = _cutoff(query, judged)
             pairs = hits_of_question(
                 view, passing, query, limit, self._duplicates, scores, cutoff, left_out
             )
-        return self._hits(pairs)
+            return self._hits(pairs, judged)
+        return self._hits(pairs, None)
 
     def holds(self, item: int) -> bool:
         """True if the searched space has a vector of this item."""
@@ -213,34 +251,53 @@ class Searcher:
                 passes |= view.similar(self._picture_vector(space, value.picture), value.cosines)
         return passes
 
-    def _cutoff(
-        self, space: SpaceRecord, query: Query, question: Question, view: View, scores: Scores
-    ) -> float | None:
-        """The least score of a hit; None for no limit."""
-        if isinstance(query.cutoff, float):
-            return query.cutoff
-        if query.cutoff == "none" or not question.is_wanted:
-            return None
-        present = view.present_rows
-        if present is not None:
-            return self._automatic_cutoff(
-                space, question.vector, question.kind, scores[present], view.index.ids[present]
-            )
-        return self._automatic_cutoff(space, question.vector, question.kind, scores, view.index.ids)
+    def _judged(
+        self, space: SpaceRecord, question: Question, view: View, scores: Scores, own: set[int]
+    ) -> Judged | None:
+        """Where the relevant answers end, by all that is there but what the question is made of.
 
-    def _automatic_cutoff(
-        self, space: SpaceRecord, vector: Vector, kind: str, scores: Scores, ids: Ids
-    ) -> float | None:
-        """THE PLACE FOR ``cutoff:auto``: where the relevant answers end, by clipsearch.relevance.
-
-        ``vector`` is the question's unit vector, ``kind`` "text", "image" or "mixed", ``scores``
-        those of all present items, ``ids`` their items. None: nothing is cut off.
+        None if the question only says what should not be there.
         """
-        del space, vector, kind, scores, ids
-        return None
+        if not question.is_wanted:
+            return None
+        kind = question.kind
+        calibrated = self._calibrated_for(space, view, kind)
+        offsets = calibrated.offsets(kind)
+        counts = np.ones(len(scores), dtype=np.bool_)
+        if view.present_rows is not None:
+            counts[:] = False
+            counts[view.present_rows] = True
+        if own:
+            counts &= ~np.isin(view.index.ids, list(own))
+        evidence = (scores - offsets)[counts]
+        return Judged(
+            calibrated.calibration.judge(question.vector, evidence, kind), offsets, view.index.ids
+        )
 
-    def _hits(self, pairs: list[tuple[int, float | None]]) -> list[SearchHit]:
+    def _calibrated_for(self, space: SpaceRecord, view: View, kind: Kind) -> Calibrated:
+        with self._loading:
+            known = self._calibrated
+        if known is not None and known[0] is view and (known[2] or kind == IMAGE):
+            return known[1]
+        # A question by pictures needs no texts: no model is loaded for them alone.
+        has_texts = kind != IMAGE or has_neutral_vectors(space.space, self._settings)
+        neutral = (
+            neutral_vectors(space.space, self._settings, lambda: self._encoder_of(space))
+            if has_texts
+            else np.empty((0, space.space.dim), np.float32)
+        )
+        folder = self._library.path / "index" / space.id
+        index = view.index
+        made = calibrated(folder, index.ids, index.rows, view.present_rows, neutral)
+        with self._loading:
+            self._calibrated = (view, made, has_texts)
+        return made
+
+    def _hits(
+        self, pairs: list[tuple[int, float | None]], judged: Judged | None
+    ) -> list[SearchHit]:
         identities = [identity for identity, _ in pairs]
+        likely = judged.probabilities(pairs) if judged is not None else {}
         paths, times = self._library.paths(identities), self._library.times(identities)
         hits: list[SearchHit] = []
         for item, score in pairs:
@@ -254,6 +311,7 @@ class Searcher:
                         path=copies[0],
                         paths=copies,
                         time_s=times.get(item),
+                        probability=likely.get(item),
                     )
                 )
         return hits
@@ -281,6 +339,13 @@ class Searcher:
                     address=self._encoder.address,
                 )
             return self._encoder
+
+
+def _cutoff(query: Query, judged: Judged | None) -> float | Scores | None:
+    """The least score of a hit, of all or of each row of the index; None for no limit."""
+    if isinstance(query.cutoff, float):
+        return query.cutoff
+    return None if query.cutoff == "none" or judged is None else judged.cutoffs
 
 
 def _items_of(query: Query) -> set[int]:
@@ -313,6 +378,7 @@ def similar(
     image_or_item: Path | int,
     *,
     top: int = DEFAULT_TOP,
+    everything: bool = False,
     encoder: Encoder | None = None,
     settings: Settings | None = None,
     space_id: str | None = None,
@@ -321,14 +387,16 @@ def similar(
     """Finds pictures like an item, or like a picture file that may or may not be indexed.
 
     An indexed file is looked up and needs no model; it is left out of its own answer.
+    ``everything`` gives the nearest, relevant or not.
     """
     searcher = Searcher(
         library, settings=settings, encoder=encoder, space_id=space_id, notify=notify
     )
+    query = Query(cutoff="none" if everything else "auto")
     if isinstance(image_or_item, int):
-        return searcher.search(item=image_or_item, top=top)
+        return searcher.search(query, item=image_or_item, top=top)
     path = image_or_item.expanduser().absolute()
     item = library.item_at(path)
     if item is not None and searcher.holds(item):
-        return searcher.search(item=item, top=top)
-    return searcher.search(image=path, top=top)
+        return searcher.search(query, item=item, top=top)
+    return searcher.search(query, image=path, top=top)

@@ -85,18 +85,21 @@ def hits_of_question(
     limit: int,
     duplicates: GroupsOf | None,
     scores: Scores,
-    cutoff: float | None,
+    cutoff: float | Scores | None,
     left_out: Collection[int | None],
 ) -> Pairs:
     """The best items with their scores, (n,) of all rows of the index.
 
+    ``cutoff`` is the least score of a hit, one for all or (n,) of each row.
     Another order than by score is one of the hits above the cut-off; without a cut-off, of the
     ``limit`` best, because everything else would be a hit, too.
     """
     places = np.flatnonzero(passes & (view.row_of >= 0))
     of_places = scores[view.row_of[places]]
     if cutoff is not None:
-        places, of_places = places[of_places >= cutoff], of_places[of_places >= cutoff]
+        least = cutoff if isinstance(cutoff, float) else cutoff[view.row_of[places]]
+        kept = of_places >= least
+        places, of_places = places[kept], of_places[kept]
     unwanted = [item for item in left_out if item is not None]
     if unwanted:
         kept = ~np.isin(view.facts.ids[places], unwanted)

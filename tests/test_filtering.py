@@ -472,7 +472,9 @@ def test_a_filter_by_similarity_is_exact_and_may_be_turned_round(seed: int) -> N
         over = {i for i, cosine in truth.items() if cosine > least}
         anchor = shots[1].items[0]
         for sign, expected in (("", over), ("-", set(truth) - over)):
-            hits = searcher.search(f"{sign}similar:#{item}>{least} image:#{anchor} limit:10000")
+            hits = searcher.search(
+                f"{sign}similar:#{item}>{least} image:#{anchor} limit:10000 cutoff:none"
+            )
             assert {hit.item for hit in hits} == expected - {anchor}
         listed = searcher.search(f"similar:#{item}>{least} type:picture limit:10000")
         pictures = {i for s in shots if not s.is_video for i in s.items}
@@ -485,7 +487,7 @@ def test_a_filter_by_similarity_is_exact_and_may_be_turned_round(seed: int) -> N
 def test_picture_arithmetic_is_a_weighted_sum_of_unit_vectors(seed: int) -> None:
     _, searcher, shots = made(seed)
     one, other = shots[2].items[0], shots[3].items[0]
-    hits = searcher.search(f"image:#{one} 0.5:image:#{other} limit:1000")
+    hits = searcher.search(f"image:#{one} 0.5:image:#{other} limit:1000 cutoff:none")
     truth = cosines(seed, vector(seed, one) + 0.5 * vector(seed, other))
     for left_out in (one, other):
         truth.pop(left_out, None)

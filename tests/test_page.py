@@ -175,7 +175,7 @@ def visit(browser: Any, server: Served) -> Iterator[Visit]:
 
 def test_typing_shows_the_right_photo_first(visit: Visit, photos: Path) -> None:
     assert "What are you looking for?" in visit.tab.inner_text("#results")
-    assert visit.type("a cat")[0] == "cat.png"
+    assert visit.type("a cat cutoff:none")[0] == "cat.png"
     assert "25 pictures, embedded model, " in visit.status
     visit.drawn(".cs-hit img")
     scores = [float(text) for text in visit.tab.locator(".cs-score").all_inner_texts()]
@@ -200,8 +200,17 @@ def test_a_click_shows_the_full_picture_and_more_like_it(visit: Visit, photos: P
     assert visit.tab.locator("dialog[open]").count() == 0
 
 
+def test_what_is_not_there_gives_nothing_and_the_closest_on_request(visit: Visit) -> None:
+    assert visit.type("a submarine") == []
+    assert "Nothing found" in visit.tab.inner_text("#results")
+    before = visit.shown
+    visit.tab.get_by_text("Show the closest anyway").click()
+    visit.wait_for_news(before)
+    assert len(visit.names) == 25
+
+
 def test_the_keyboard_is_enough(visit: Visit) -> None:
-    visit.type("a cat")
+    visit.type("a cat cutoff:none")
     visit.tab.locator(".cs-hit").first.focus()
     visit.tab.keyboard.press("ArrowRight")
     visit.tab.keyboard.press("Enter")
@@ -254,7 +263,7 @@ def test_a_file_name_cannot_become_markup(visit: Visit, photos: Path) -> None:
 def test_the_number_of_results_is_kept(visit: Visit) -> None:
     visit.tab.locator("#count input, #count button").first.click()
     visit.tab.get_by_role("option", name="10", exact=True).click()
-    assert len(visit.type("a building")) == 10
+    assert len(visit.type("a building cutoff:none")) == 10
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -264,7 +273,7 @@ def test_everything_fits_wide_and_narrow(
 ) -> None:
     visit.tab.emulate_media(color_scheme=scheme)
     visit.tab.set_viewport_size(size)
-    visit.type("a lion")
+    visit.type("a lion cutoff:none")
     assert visit.overflow() <= 0
     visit.drawn(".cs-hit img")
     visit.tab.screenshot(path=tmp_path / "results.png")

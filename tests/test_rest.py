@@ -55,16 +55,16 @@ def search(client: TestClient, query: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_query_is_answered_with_hits_and_what_was_understood(client: TestClient) -> None:
-    answer = search(client, "a cat format:png limit:3", top=9)
-    assert answer["query"] == "a cat format:png limit:3"
-    assert answer["understood"] == ["a cat", "format:png", "limit:3"]
+    answer = search(client, "a cat format:png limit:3 cutoff:none", top=9)
+    assert answer["query"] == "a cat format:png limit:3 cutoff:none"
+    assert answer["understood"] == ["a cat", "format:png", "limit:3", "cutoff:none"]
     first = answer["hits"][0]
     assert len(answer["hits"]) == 3
     assert first["path"].endswith("cat.png")
     assert first["rank"] == 1
     assert 0 < first["score"] <= 1
     assert first["thumb"] == f"/thumb/{first['item']}"
-    assert search(client, "a cat", top=2)["hits"][0] == first
+    assert search(client, "a cat cutoff:none", top=2)["hits"][0]["item"] == first["item"]
     listed = search(client, "format:png")["hits"]
     assert listed
     assert all(hit["score"] is None for hit in listed)
@@ -84,7 +84,7 @@ def test_an_uploaded_picture_is_searched_by_alone_and_with_a_query(
 
     assert found("")[0]["path"].endswith("moon.png")
     assert found("")[0]["score"] > 0.99
-    assert all(hit["path"].endswith(".jpg") for hit in found("format:jpg"))
+    assert all(hit["path"].endswith(".jpg") for hit in found("format:jpg cutoff:none"))
     assert list(uploads.iterdir()) == []  # nothing is kept
 
 
@@ -132,7 +132,7 @@ def test_a_mistake_tells_its_place(client: TestClient) -> None:
 
 @pytest.mark.parametrize("query", ["🐈", "日本語", '"', "x" * 10_000, "a\0b", "' OR 1=1 --", "%"])
 def test_strange_words_are_only_words(client: TestClient, query: str) -> None:
-    assert len(search(client, query, top=2)["hits"]) == 2
+    assert len(search(client, f"{query} cutoff:none", top=2)["hits"]) == 2
 
 
 def test_bad_uploads_are_refused(client: TestClient, uploads: Path) -> None:
@@ -188,7 +188,9 @@ def test_paths_that_are_no_text_can_be_told(
             state = FileState(root.id, "\udcff.png", 1, 1, 1, content)
             writer.commit(Batch(files=[state]))
         service = Service(library, settings=resolve({}, library.settings()))
-        (hit,) = search(client_of(service, uploads), "name:cat limit:1")["hits"]
-        assert any(name.endswith("\udcff.png") for name in hit["paths"])
+        client = client_of(service, uploads)
+        (hit,) = search(client, "name:cat limit:1")["hits"]
+        shown = client.get(f"/api/items/{hit['item']}").json()
+        assert any(name.endswith("\udcff.png") for name in shown["paths"])
         answer = service.search("a cat -dog format:png", top=2)
         assert "<code>-dog</code>" in markup.answered(answer)

@@ -94,23 +94,32 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
             body = markup.hint() if summary.items else markup.empty_library(summary)
             return markup.heading(summary), "", body
 
-        def search(text: str, image: Dropped, top: int) -> tuple[None, str, str]:
+        def search(
+            text: str, image: Dropped, top: int, everything: bool = False
+        ) -> tuple[None, str, str]:
             dropped = uploaded_file(uploads, image["path"]) if image else None
-            answer = service.search(text, picture=dropped, top=int(top))
+            answer = service.search(text, picture=dropped, top=int(top), everything=everything)
             return None, markup.answered(answer), _body(service, answer)
 
-        def similar(item: float, top: int) -> tuple[int, str, str]:
-            answer = service.search(item=int(item), top=int(top))
+        def similar(item: float, top: int, everything: bool = False) -> tuple[int, str, str]:
+            answer = service.search(item=int(item), top=int(top), everything=everything)
             about = _like(service, int(item))
             return int(item), markup.answered(answer, about), _body(service, answer)
 
         def similar_to_shown(top: int, event: gr.EventData) -> tuple[int, str, str]:
             return similar(event.item, top)
 
-        def again(text: str, image: Dropped, item: float | None, top: int) -> Any:
+        def again(
+            text: str, image: Dropped, item: float | None, top: int, everything: bool = False
+        ) -> Any:
             if item is not None:
-                return similar(item, top)
-            return search(text, image, top) if text.strip() or image else [gr.skip()] * 3
+                return similar(item, top, everything)
+            if text.strip() or image:
+                return search(text, image, top, everything)
+            return [gr.skip()] * 3
+
+        def closest(text: str, image: Dropped, item: float | None, top: int) -> Any:
+            return again(text, image, item, top, everything=True)
 
         def show(event: gr.EventData) -> tuple[Any, str]:
             return gr.skip(), markup.picture(
@@ -140,6 +149,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
             **asked,
         )
         count.input(_told(again, 3), [words, picture, liked, count], **asked)
+        results.show_closest(_told(closest, 3), [words, picture, liked, count], **asked)
         results.open_picture(_told(show, 2), None, [status, shown], **quiet)
         shown.judge(_told(judge, 3), [words, count], **asked)
         shown.find_similar(_told(similar_to_shown, 3), count, **asked).then(

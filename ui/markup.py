@@ -104,7 +104,12 @@ def empty_library(summary: Summary) -> str:
 
 
 def nothing_found() -> str:
-    return _note("Nothing found", "Try other words, or index more folders.")
+    """What stands there when nothing is relevant, and how to see what comes closest."""
+    return _note(
+        "Nothing found",
+        "No picture here seems to show that. Try other words, or index more folders."
+        "<br><button type='button' class='cs-closest'>Show the closest anyway</button>",
+    )
 
 
 def _note(title: str, html: str) -> str:

@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ class Found:
     width: int
     height: int
     time_s: float | None = None  # where in the video, for a moment of one
+    probability: float | None = None  # that of ``SearchHit``
 
 
 @dataclass(frozen=True)
@@ -169,19 +170,20 @@ class Service:
         item: int | None = None,
         with_answers: bool = False,
         top: int,
+        everything: bool = False,
     ) -> Answer:
         """Answers a query (docs/query.md), a picture file, an item, or their sum.
 
         ``with_answers`` moves the question by the thumbs that were given to these words. A query
-        may name items but no files. Raises what ``Searcher.search`` raises; QueryError
-        when nothing was asked for.
+        may name items but no files. ``everything`` gives the nearest, also where nothing is
+        relevant. Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
         """
         started = time.perf_counter()
         query = parse(words)
         given = self._library.opinions.answers(words.strip()) if with_answers else []
         given = [answer for answer in given if self._searcher.holds(answer.item)]
         hits = self._searcher.search(
-            query,
+            replace(query, cutoff="none") if everything else query,
             image=None if picture is None else self._query_picture(picture),
             item=item,
             more_like=[answer.item for answer in given if answer.relevant],
@@ -199,6 +201,7 @@ class Service:
                 width=records[hit.item].width,
                 height=records[hit.item].height,
                 time_s=records[hit.item].time_s,
+                probability=hit.probability,
             )
             for hit in hits
             if hit.item in records

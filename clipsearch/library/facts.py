@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -28,13 +27,14 @@ Numbers = NDArray[np.float64]  # NaN where it is not known
 Reading = Callable[[], AbstractContextManager[sqlite3.Connection]]
 T = TypeVar("T")
 
-_FOUND = """SELECT item.id, coalesce(parent_id, item.id) FROM item
-    WHERE coalesce(parent_id, item.id) IN
-        (SELECT item_id FROM file WHERE item_id IS NOT NULL AND missing_since IS NULL)
-    AND kind <> 'video' ORDER BY item.id"""
+# Ids as one long text: a row of Python's for each would take several times as long.
+_OWNERS = """SELECT group_concat(item_id) FROM file
+    WHERE item_id IS NOT NULL AND missing_since IS NULL"""
+_MOMENTS = "SELECT id, parent_id FROM item WHERE parent_id IS NOT NULL ORDER BY id"
+_VIDEOS = "SELECT id FROM item WHERE kind = 'video'"
 _OF_EACH = "FROM item WHERE kind <> 'moment'"
-_COLUMNS = ("width", "height", "bytes")
-_PLACE = "json_extract(metadata, '$.place')"
+_TEXTS = ("make", "model", "lens", "place", "format")
+_COLUMNS = ("width", "height", "bytes", "format")  # of the table; others stand in the metadata
 
 
 @dataclass(frozen=True)
@@ -43,31 +43,26 @@ class Texts:
 
     rows: NDArray[np.int64]  # of each text
     joined: str
-    starts: list[int]  # of each text in ``joined``
+    starts: NDArray[np.int64]  # of each text in ``joined``
 
     @classmethod
     def of(cls, rows: Sequence[int], texts: Sequence[str]) -> Texts:
         lengths = np.array([0, *(len(text) + 1 for text in texts)], dtype=np.int64)
-        return cls(
-            np.array(rows, dtype=np.int64), "\n".join(texts), np.cumsum(lengths)[:-1].tolist()
-        )
+        return cls(np.array(rows, dtype=np.int64), "\n".join(texts), np.cumsum(lengths)[:-1])
 
     def holding(self, part: str) -> NDArray[np.int64]:
         """The rows that have a text with this part."""
         found: list[int] = []
         at = self.joined.find(part)
         while at >= 0:
-            line = bisect_right(self.starts, at) - 1
-            found.append(line)
-            if line + 1 == len(self.starts):
-                break
-            at = self.joined.find(part, self.starts[line + 1])
-        return self.rows[found]
+            found.append(at)
+            at = self.joined.find(part, at + 1)
+        return self.rows[np.searchsorted(self.starts, found, side="right") - 1]
 
 
 @dataclass(frozen=True)
 class Names:
-    """Texts of which few differ, one a row: ``codes`` are places in ``distinct``, -1 for none."""
+    """Texts of which few differ, one a row, "" for none: ``codes`` are places in ``distinct``."""
 
     codes: NDArray[np.int64]
     distinct: list[str]
@@ -94,10 +89,17 @@ class Facts:
         self._reading = reading
         self._kept: dict[Any, Any] = {}
         self._loading = threading.RLock()
-        found = self.read(_FOUND)
-        table = np.array(found, dtype=np.int64).reshape(-1, 2)
-        self.ids: Ids = table[:, 0].copy()
-        self.owners, self.rows = np.unique(table[:, 1], return_inverse=True)
+        owners = np.unique(_ids(self.read(_OWNERS)))
+        videos = np.array(self.read(_VIDEOS), dtype=np.int64).reshape(-1)
+        moments = np.array(self.read(_MOMENTS), dtype=np.int64).reshape(-1, 2)
+        moments = moments[np.isin(moments[:, 1], owners)]
+        pictures = np.setdiff1d(owners, videos, assume_unique=True)
+        found = np.concatenate([pictures, moments[:, 0]])
+        order = np.argsort(found, kind="stable")
+        self.ids: Ids = found[order]
+        self.owners = owners
+        self.rows = np.searchsorted(owners, np.concatenate([pictures, moments[:, 1]])[order])
+        self._videos = self.mask(self.rows_of(videos))
 
     def __len__(self) -> int:
         return len(self.owners)
@@ -132,21 +134,15 @@ class Facts:
 
     def numbers(self, name: str) -> Numbers:
         """A number of each row, by its name in the metadata or as a column of items."""
-        return self.kept(("number", name), lambda: self._numbers(name))
+        numbers: Numbers = self._column(name)
+        return numbers
 
     def taken(self) -> NDArray[np.int64]:
         """When each was taken, by its own clock, as digits: 20230605143000; 0 if not known."""
         return self.kept("taken", self._taken)
 
     def is_video(self) -> Mask:
-        return self.kept(
-            "video",
-            lambda: self.mask(
-                self.rows_of(
-                    [row[0] for row in self.read("SELECT id FROM item WHERE kind='video'")]
-                )
-            ),
-        )
+        return self._videos
 
     def names(self, name: str) -> Names:
         """The camera, lens, place or format of each row, folded for comparing."""
@@ -181,13 +177,57 @@ class Facts:
 
     # --- reading them -----------------------------------------------------------------------
 
-    def _numbers(self, name: str) -> Numbers:
-        column = name if name in _COLUMNS else f"json_extract(metadata, '$.{name}')"
-        found = self.read(f"SELECT id, {column} {_OF_EACH} AND {column} IS NOT NULL")
-        kept = [row for row in found if isinstance(row[1], (int, float))]
+    def load(self, columns: Collection[str]) -> None:
+        """Reads several columns at once, which takes little longer than one of them."""
+        with self._loading:
+            wanted = [column for column in columns if ("column", column) not in self._kept]
+            if not wanted:
+                return
+            said = ", ".join(
+                name if name in _COLUMNS else f"json_extract(metadata, '$.{name}')"
+                for name in wanted
+            )
+            found = self.read(f"SELECT id, {said} {_OF_EACH}")
+            ids, *values = zip(*found, strict=True) if found else ((), *[()] * len(wanted))
+            rows = self.rows_of(ids)
+            for column, of_rows in zip(wanted, values, strict=True):
+                self._kept["column", column] = (
+                    self._names_of(rows, of_rows)
+                    if column in _TEXTS
+                    else self._numbers_of(rows, of_rows)
+                )
+
+    def _column(self, name: str) -> Any:
+        self.load([name])
+        return self._kept["column", name]
+
+    def _numbers_of(self, rows: NDArray[np.int64], found: Sequence[Any]) -> Numbers:
         values = np.full(len(self.owners) + 1, np.nan)
-        values[self.rows_of([row[0] for row in kept])] = [row[1] for row in kept]
+        values[rows] = [value if isinstance(value, (int, float)) else np.nan for value in found]
         return values[:-1]
+
+    def _names_of(self, rows: NDArray[np.int64], found: Sequence[Any]) -> Names:
+        distinct: dict[str, int] = {"": 0}
+        codes = np.zeros(len(self.owners) + 1, dtype=np.int64)
+        codes[rows] = [
+            distinct.setdefault(value if isinstance(value, str) else "", len(distinct))
+            for value in found
+        ]
+        return Names(codes[:-1], list(distinct))
+
+    def _names(self, name: str) -> Names:
+        if name != "camera":
+            column: Names = self._column(name)
+            return Names(column.codes, [folded_words(text) for text in column.distinct])
+        self.load(["make", "model"])
+        make, model = self._column("make"), self._column("model")
+        size = len(model.distinct)
+        pairs, codes = np.unique(make.codes * size + model.codes, return_inverse=True)
+        cameras = [
+            camera_name(make.distinct[pair // size], model.distinct[pair % size]) or ""
+            for pair in pairs.tolist()
+        ]
+        return Names(codes, [folded_words(camera) for camera in cameras])
 
     def _taken(self) -> NDArray[np.int64]:
         statement = f"""SELECT id, cast(replace(replace(replace(
@@ -197,25 +237,6 @@ class Facts:
         values = np.zeros(len(self.owners) + 1, dtype=np.int64)
         values[self.rows_of(table[:, 0])] = table[:, 1]
         return values[:-1]
-
-    def _names(self, name: str) -> Names:
-        if name == "camera":
-            wanted = "json_extract(metadata, '$.make'), json_extract(metadata, '$.model')"
-        elif name == "format":
-            wanted = "format, NULL"
-        else:
-            wanted = f"json_extract(metadata, '$.{name}'), NULL"
-        found = self.read(f"SELECT id, {wanted} {_OF_EACH}")
-        distinct: dict[tuple[Any, Any], int] = {}
-        codes = np.full(len(self.owners) + 1, -1, dtype=np.int64)
-        codes[self.rows_of([row[0] for row in found])] = [
-            distinct.setdefault((first, second), len(distinct)) for _, first, second in found
-        ]
-        texts = [
-            _text(camera_name(_text(first), _text(second)) if name == "camera" else first)
-            for first, second in distinct
-        ]
-        return Names(codes[:-1], [folded_words(text) for text in texts])
 
     def _captions(self) -> Texts:
         found = self.read("SELECT item_id, text FROM caption ORDER BY id")
@@ -227,11 +248,9 @@ class Facts:
         return [(row[0], tag_levels(row[1])) for row in self.read("SELECT id, name FROM tag")]
 
     def _rows_tagged(self, tag: int) -> NDArray[np.int64]:
-        # One long text: a row of Python's for each picture would take ten times as long.
-        found = self.read("SELECT group_concat(item_id) FROM item_tag WHERE tag_id = ?", (tag,))
-        if not found[0][0]:
-            return np.empty(0, np.int64)
-        items = np.fromstring(found[0][0], dtype=np.int64, sep=",")
+        items = _ids(
+            self.read("SELECT group_concat(item_id) FROM item_tag WHERE tag_id = ?", (tag,))
+        )
         rows = self.rows_of(np.unique(items))
         return rows[rows >= 0]
 
@@ -285,5 +304,7 @@ def tag_levels(name: str) -> tuple[str, ...]:
     return tuple(level for level in levels if level)
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _ids(found: Sequence[Any]) -> NDArray[np.int64]:
+    """What ``group_concat`` put together."""
+    text = found[0][0]
+    return np.fromstring(str(text), dtype=np.int64, sep=",") if text else np.empty(0, np.int64)

@@ -32,12 +32,26 @@ _METADATA = {
 }
 
 
+_COLUMNS = {  # what a filter reads of each item
+    **{field: (column,) for field, column in _METADATA.items()},
+    "megapixels": ("width", "height"),
+    "orientation": ("width", "height"),
+    "near": ("latitude", "longitude"),
+    "camera": ("make", "model"),
+    "lens": ("lens",),
+    "place": ("place",),
+    "format": ("format",),
+}
+ALL_COLUMNS = frozenset(column for columns in _COLUMNS.values() for column in columns)
+
+
 def passing(facts: Facts, filters: Sequence[Filter], similar: Callable[[Filter], Mask]) -> Mask:
     """True for each of ``facts.ids`` that passes all filters: (n,).
 
     ``similar`` answers for the filters that compare vectors, which a library does not do.
     QueryError for a place whose name is not known.
     """
+    facts.load({column for one in filters for column in _COLUMNS.get(one.field, ())})
     passes = np.ones(len(facts.ids), dtype=np.bool_)
     for one in filters:
         mask = similar(one) if FIELDS[one.field].kind is Kind.SIMILAR else of_rows(facts, one)
@@ -101,9 +115,8 @@ def _until(facts: Facts, date: str) -> Mask:
 
 
 def _among(names: Names, matches: Callable[[str], bool]) -> Mask:
-    """Rows whose name is one that matches; a row without a name has none."""
-    fits = np.array([*(matches(name) for name in names.distinct), False], dtype=np.bool_)
-    return fits[names.codes]
+    """Rows whose name is one that matches."""
+    return np.array([matches(name) for name in names.distinct], dtype=np.bool_)[names.codes]
 
 
 def _named(column: str) -> Callable[[Facts, str], Mask]:
