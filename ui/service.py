@@ -20,6 +20,7 @@ from clipsearch.errors import (
     ImageNotFoundError,
     ImageUnreadableError,
     NotInLibraryError,
+    QueryError,
 )
 from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, make_thumbnail
 from clipsearch.library import Counts, ItemRecord, Library, camera_name
@@ -171,20 +172,26 @@ class Service:
         *,
         picture: Path | None = None,
         item: int | None = None,
+        with_answers: bool = False,
         top: int,
         everything: bool = False,
     ) -> Answer:
         """Answers a query (docs/query.md), a picture file, an item, or their sum.
 
-        A query may name items but no files. ``everything`` gives the nearest, also where nothing
-        is relevant. Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
+        ``with_answers`` moves the question by the thumbs that were given to these words. A query
+        may name items but no files. ``everything`` gives the nearest, also where nothing is
+        relevant. Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
         """
         started = time.perf_counter()
         query = parse(words)
+        given = self._library.opinions.answers(words.strip()) if with_answers else []
+        given = [answer for answer in given if self._searcher.holds(answer.item)]
         hits = self._searcher.search(
             replace(query, cutoff="none") if everything else query,
             image=None if picture is None else self._query_picture(picture),
             item=item,
+            more_like=[answer.item for answer in given if answer.relevant],
+            less_like=[answer.item for answer in given if not answer.relevant],
             top=top,
         )
         elapsed_s = time.perf_counter() - started
@@ -205,6 +212,19 @@ class Service:
         )
         model = self.summary().model or ""
         return Answer(found, model, elapsed_s, tuple(print_pieces(query)))
+
+    def judge(self, words: str, item: int, *, relevant: bool) -> None:
+        """Keeps a thumb up or down for an answer to these words; the same again takes it back.
+
+        QueryError where there are no words to answer, NotInLibraryError for an unknown item.
+        """
+        asked = words.strip()
+        if not any(term.kind == "text" for term in parse(asked).terms):
+            raise QueryError(reason="A thumb answers words: search by some first.")
+        self._record(item)
+        before = {answer.item: answer.relevant for answer in self._library.opinions.answers(asked)}
+        said = None if before.get(item) == relevant else relevant
+        self._library.opinions.answer(asked, item, relevant=said)
 
     def _query_picture(self, path: Path) -> Image.Image:
         """Opens an uploaded picture; its name on this machine would mean nothing to the sender."""

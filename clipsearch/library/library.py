@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, StorageError, VectorError
+from clipsearch.library.albums import Albums
 from clipsearch.library.checking import check_library
 from clipsearch.library.database import Database
 from clipsearch.library.facts import Facts
 from clipsearch.library.lock import writer_lock
+from clipsearch.library.opinions import Opinions
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import (
     CheckReport,
@@ -55,6 +57,8 @@ class Library:
 
     def __init__(self, path: Path, database: Database) -> None:
         self.path = path
+        self.albums = Albums(database)
+        self.opinions = Opinions(database)
         self._database = database
 
     @classmethod
