@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clipsearch.library import Library
     from clipsearch.query import Query
     from clipsearch.searcher import Searcher, SearchHit, search, similar
+    from clipsearch.tagging import TagReport, read_vocabulary, tag
 
 try:
     __version__ = version("clipsearch")
@@ -33,13 +34,16 @@ __all__ = [
     "Query",
     "SearchHit",
     "Searcher",
+    "TagReport",
     "__version__",
     "errors",
     "load_encoder",
     "open_library",
     "query",
+    "read_vocabulary",
     "search",
     "similar",
+    "tag",
 ]
 
 _HOMES = {
@@ -51,6 +55,9 @@ _HOMES = {
     "Searcher": "clipsearch.searcher",
     "search": "clipsearch.searcher",
     "similar": "clipsearch.searcher",
+    "TagReport": "clipsearch.tagging",
+    "read_vocabulary": "clipsearch.tagging",
+    "tag": "clipsearch.tagging",
 }
 
 

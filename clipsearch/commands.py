@@ -19,12 +19,15 @@ from clipsearch.command import (
     say,
 )
 from clipsearch.config import DEFAULT_TOP, Settings, resolve
-from clipsearch.errors import UsageError
+from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.query_arguments import joined, words_last
 
 if TYPE_CHECKING:
     from clipsearch.library import Library
     from clipsearch.searcher import SearchHit
+
+
+_NOTHING_FOUND = "Nothing found. To show the closest anyway: cutoff:none in the query, or --all"
 
 
 def open_library(arguments: Namespace) -> tuple[Library, Settings]:
@@ -34,7 +37,19 @@ def open_library(arguments: Namespace) -> tuple[Library, Settings]:
     return library, resolve(vars(arguments), library.settings())
 
 
-_NOTHING_FOUND = "Nothing found. To show the closest anyway: cutoff:none in the query, or --all"
+def named_item(library: Library, given: str) -> int:
+    """The item that a file or ``#12`` names; NotInLibraryError if the library has none."""
+    item: int | None
+    if given.startswith("#") and given[1:].isdecimal():
+        item = int(given[1:])
+        item = item if item < 2**63 and library.items([item]) else None
+    else:
+        item = library.item_at(Path(given)) if given else None
+    if item is None:
+        raise NotInLibraryError(
+            what=given or "''", path=library.path, advice="Give an indexed file, or an item as #12"
+        )
+    return item
 
 
 # --- search and similar ---------------------------------------------------------------------
@@ -68,6 +83,14 @@ def _add_result_arguments(parser: ArgumentParser) -> None:
 def _configure_search(parser: ArgumentParser) -> None:
     parser.add_argument("text", nargs="*", metavar="QUERY", help="words, filters, and more: below")
     parser.add_argument("--image", type=Path, metavar="FILE", help="search by this picture")
+    for flag, said in (("--more-like", "answers the query"), ("--less-like", "does not answer it")):
+        parser.add_argument(
+            flag,
+            action="append",
+            default=[],
+            metavar="PICTURE",
+            help=f"a file, or an item as #12, that {said}; kept as an answer (may be repeated)",
+        )
     _add_result_arguments(parser)
     parser.epilog = _query_examples()
 
@@ -106,15 +129,23 @@ def _run_search(arguments: Namespace) -> int:
 
     with library:
         space = _space_to_search(library, arguments)
+        more_like = [named_item(library, given) for given in arguments.more_like]
+        less_like = [named_item(library, given) for given in arguments.less_like]
         hits = searcher.search(
             library,
             query,
             image=arguments.image,
+            more_like=more_like,
+            less_like=less_like,
             top=arguments.top,
             settings=settings,
             space_id=space,
             notify=say,
         )
+        if text.strip():
+            for items, relevant in ((more_like, True), (less_like, False)):
+                for item in items:
+                    library.opinions.answer(text.strip(), item, relevant=relevant)
         if not hits and query.cutoff == "auto" and library.counts().items:
             say(_NOTHING_FOUND)
         return _show(library, hits, arguments, text.strip() or str(arguments.image))

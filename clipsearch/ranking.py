@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsearch.feedback import refined
 from clipsearch.relevance import Kind
 from clipsearch.vectors import Ids, Matrix, Vector, unit_rows, unit_vector
 
@@ -64,6 +65,11 @@ class Question:
         kinds = {part.kind for part in parts if part.weight > 0 or not wanted.any()}
         kind = kinds.pop() if len(kinds) == 1 else MIXED
         return cls(unit_vector(total), kind, bool(wanted.any()))
+
+    def refined(self, liked: Matrix, disliked: Matrix) -> Question:
+        """The question moved by (n, dim) rows that answer it and rows that do not."""
+        kind = self.kind if self.kind == IMAGE or not len(liked) else MIXED
+        return Question(refined(self.vector, liked, disliked), kind, self.is_wanted)
 
     def scores(self, rows: Matrix) -> Scores:
         """The cosine to each of (n, dim) unit rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from clipsearch.query import Filter, Like, Query, parse
 from clipsearch.ranking import IMAGE, TEXT, GroupsOf, Part, Question, Scores
 from clipsearch.relevance import Kind, Relevance
 from clipsearch.selecting import View, hits_of_filters, hits_of_question
-from clipsearch.vectors import Ids, Vector
+from clipsearch.vectors import Ids, Matrix, Vector
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -124,15 +124,19 @@ class Searcher:
         *,
         image: Path | Image.Image | None = None,
         item: int | None = None,
+        more_like: Sequence[int] = (),
+        less_like: Sequence[int] = (),
         top: int = DEFAULT_TOP,
     ) -> list[SearchHit]:
         """Answers a query (docs/query.md), a picture, an indexed item, or their sum.
 
         ``text`` is in the query language; ``clipsearch.query.words(text)`` takes any text as it is.
         Several parts are added as unit vectors, by weight. An item that is searched by is left out
-        of its own answer. Filters without words give the newest pictures that pass, or what
-        ``sort:`` says. ``limit:`` in the query wins over ``top``. Only what is relevant is given,
-        which may be nothing; ``cutoff:none`` in the query gives the nearest, relevant or not.
+        of its own answer. ``more_like`` and ``less_like`` are items that answer the question, and
+        that do not: they move it (clipsearch.feedback). Filters without words give the newest
+        pictures that pass, or what ``sort:`` says. ``limit:`` in the query wins over ``top``. Only
+        what is relevant is given, which may be nothing; ``cutoff:none`` in the query gives the
+        nearest, relevant or not.
 
         Raises QueryError for a mistake in the query or when there is nothing to search for,
         NotInLibraryError for an unknown item, ImageError for an unreadable picture.
@@ -155,10 +159,18 @@ class Searcher:
             parts.append(Part(self._item_vector(space, item), 1.0, IMAGE))
         view = self._current_view(space)
         passing = view.passing(query.filters, lambda one: self._similar(space, view, one))
+        if not parts and (more_like or less_like):
+            raise QueryError(
+                reason="Pictures that answer a question need one: give words or a picture, too."
+            )
         if not parts:
             pairs = hits_of_filters(view, passing, query, limit, self._duplicates)
         else:
             question = Question.of(parts)
+            if more_like or less_like:
+                question = question.refined(
+                    self._item_vectors(space, more_like), self._item_vectors(space, less_like)
+                )
             scores = question.scores(view.index.rows)
             left_out = _items_of(query) | ({item} if item is not None else set())
             judged = self._judged(space, question, view, scores, left_out)
@@ -224,6 +236,10 @@ class Searcher:
             )
         vector: Vector = vectors[0]
         return vector
+
+    def _item_vectors(self, space: SpaceRecord, items: Sequence[int]) -> Matrix:
+        rows = [self._item_vector(space, item) for item in dict.fromkeys(items)]
+        return np.stack(rows) if rows else np.empty((0, space.space.dim), np.float32)
 
     # --- from vectors to hits ---------------------------------------------------------------
 
@@ -342,6 +358,8 @@ def search(
     text: str | Query | None = None,
     *,
     image: Path | Image.Image | None = None,
+    more_like: Sequence[int] = (),
+    less_like: Sequence[int] = (),
     top: int = DEFAULT_TOP,
     encoder: Encoder | None = None,
     settings: Settings | None = None,
@@ -352,7 +370,7 @@ def search(
     searcher = Searcher(
         library, settings=settings, encoder=encoder, space_id=space_id, notify=notify
     )
-    return searcher.search(text, image=image, top=top)
+    return searcher.search(text, image=image, more_like=more_like, less_like=less_like, top=top)
 
 
 def similar(

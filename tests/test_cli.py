@@ -214,34 +214,36 @@ def test_info_tells_what_the_library_holds(indexed: dict[str, str]) -> None:
     assert "25 pictures" in text or "pictures  25" in text
 
 
-def test_models_are_listed_and_the_librarys_is_changed(run_cli: Run) -> None:
-    listed = [json.loads(line) for line in run_cli("models", "--json").stdout.splitlines()]
+def test_models_are_listed_and_the_librarys_is_changed(
+    call_cli: Run, embedded_library: Path
+) -> None:
+    listed = [json.loads(line) for line in call_cli("models", "--json").stdout.splitlines()]
     assert {"embedded", "ViT-B-32-256/datacomp_s34b_b86k"} <= {model["address"] for model in listed}
-    used = run_cli("models", "use", "embedded", "--json")
+    used = call_cli("models", "use", "embedded", "--json")
     assert used.returncode == 0, used.stderr
     assert json.loads(used.stdout)["model"] == "embedded"
-    assert json.loads(run_cli("info", "--json").stdout)["model"] == "embedded"
-    wrong = run_cli("models", "use", "ViT-B-23/openai")
+    assert json.loads(call_cli("info", "--json").stdout)["model"] == "embedded"
+    wrong = call_cli("models", "use", "ViT-B-23/openai")
     assert wrong.returncode == 31
     assert "ViT-B-32" in wrong.stderr
 
 
 def test_check_forget_and_backup_report_what_they_did(
-    run_cli: Run, real_photos: Path, tmp_path: Path, tiny_model_dir: Path
+    call_cli: Run, real_photos: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     model = f"local-dir:{tiny_model_dir}"
-    assert run_cli("index", real_photos, "--model", model).returncode == 0
-    assert "is sound" in run_cli("check").stdout
-    forgot = run_cli("forget", real_photos / "cat.png", "--json")
+    assert call_cli("index", real_photos, "--model", model).returncode == 0
+    assert "is sound" in call_cli("check").stdout
+    forgot = call_cli("forget", real_photos / "cat.png", "--json")
     assert json.loads(forgot.stdout)["items"] == 1
     assert "clipsearch index adds it again" in forgot.stderr
     assert (real_photos / "cat.png").exists()
-    assert json.loads(run_cli("info", "--json").stdout)["items"] == 24
-    assert run_cli("forget", tmp_path / "never.jpg").returncode == 26
+    assert json.loads(call_cli("info", "--json").stdout)["items"] == 24
+    assert call_cli("forget", tmp_path / "never.jpg").returncode == 26
     copy = tmp_path / "copy.db"
-    assert run_cli("backup", copy).returncode == 0
+    assert call_cli("backup", copy).returncode == 0
     assert copy.read_bytes().startswith(b"SQLite format 3")
-    assert run_cli("backup", copy).returncode != 0, "an existing backup is never overwritten"
+    assert call_cli("backup", copy).returncode != 0, "an existing backup is never overwritten"
 
 
 @pytest.mark.parametrize(
@@ -259,17 +261,17 @@ def test_check_forget_and_backup_report_what_they_did(
     ],
 )
 def test_wrong_usage_says_what_to_do_instead(
-    run_cli: Run, arguments: list[str], code: int, told: str
+    call_cli: Run, arguments: list[str], code: int, told: str
 ) -> None:
-    done = run_cli(*arguments)
+    done = call_cli(*arguments)
     assert done.returncode == code, done.stderr
     assert told in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_empty_library_says_how_to_fill_it(run_cli: Run) -> None:
-    assert run_cli("models", "use", "embedded").returncode == 0
-    done = run_cli("search", "a cat")
+def test_an_empty_library_says_how_to_fill_it(call_cli: Run) -> None:
+    assert call_cli("models", "use", "embedded").returncode == 0
+    done = call_cli("search", "a cat")
     assert done.returncode == 0
     assert done.stdout == ""
     assert "clipsearch index FOLDER" in done.stderr

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 from serving import Served, index, running_server
 
+import clipsearch
+from clipsearch.cli import main
+
 CHROMIUM = os.environ.get("CLIPSEARCH_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -330,3 +333,25 @@ def test_a_video_plays_from_the_moment_that_was_found(
         assert "At" in dialog.inner_text()
         assert visit.complaints == []
         visit.tab.close()
+
+
+def test_the_review_asks_and_keeps_the_answer(visit: Visit, photos: Path) -> None:
+    words = photos.parent / "mine.txt"
+    words.write_text("cat\ncoffee\nmotorcycle\n")
+    library = photos.parent / "page.clipsearch"
+    flags = ["--vocabulary", str(words), "--library", str(library), "--quiet"]
+    assert main(["tag", *flags]) == 0
+    visit.tab.get_by_text("Review tags").click()
+    visit.tab.locator("#review-tag input, #review-tag textarea").first.fill("cat")
+    visit.tab.locator("#review-ask").click()
+    card = visit.tab.locator(".cs-doubts li", has=visit.tab.get_by_alt_text("cat.png"))
+    card.get_by_text("Yes").click()
+    visit.tab.get_by_text("Kept: 'cat' fits.").wait_for()
+    with clipsearch.open_library(library) as opened:
+        (answer,) = opened.tags.answers()
+        assert opened.paths([answer.item])[answer.item] == [photos / "cat.png"]
+        assert (answer.name, answer.accepted) == ("cat", True)
+    visit.tab.locator("#review-tag input, #review-tag textarea").first.fill("zebra")
+    visit.tab.locator("#review-ask").click()
+    visit.tab.get_by_text("is no tag of the vocabulary").wait_for()
+    assert visit.complaints == []

@@ -13,6 +13,7 @@ import gradio as gr
 from clipsearch.errors import ClipsearchError, QueryError
 from ui import markup
 from ui.guard import uploaded_file
+from ui.review import add_review
 from ui.service import Service
 
 HERE = Path(__file__).parent
@@ -88,6 +89,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
         status = gr.HTML(elem_id="status")
         results = gr.HTML(elem_id="results", js_on_load=_script("results.js"))
         shown = gr.HTML(elem_id="shown", js_on_load=_script("picture.js"))
+        add_review(service)
 
         def welcome() -> tuple[str, str, str]:
             summary = service.summary()
@@ -126,6 +128,11 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
                 service.picture(int(event.item)), float(event.score) if event.score else None
             )
 
+        def judge(text: str, top: int, event: gr.EventData) -> tuple[None, str, str]:
+            service.judge(text, int(event.item), relevant=bool(event.relevant))
+            answer = service.search(text, with_answers=True, top=int(top))
+            return None, markup.answered(answer, ", by your thumbs"), _body(service, answer)
+
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         page.load(_told(welcome, 3), None, [heading, status, results], **quiet)
         asked: dict[str, Any] = {
@@ -146,6 +153,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
         count.input(_told(again, 3), [words, picture, liked, count], **asked)
         results.show_closest(_told(closest, 3), [words, picture, liked, count], **asked)
         results.open_picture(_told(show, 2), None, [status, shown], **quiet)
+        shown.judge(_told(judge, 3), [words, count], **asked)
         shown.find_similar(_told(similar_to_shown, 3), count, **asked).then(
             lambda: ("", None), None, [words, picture], **quiet
         )

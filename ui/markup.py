@@ -156,6 +156,10 @@ def picture(shown: Picture, score: float | None) -> str:
         f"<section><h2>{name}</h2><dl>{facts}</dl>"
         "<div class='cs-actions'>"
         f"<button type='button' class='cs-similar' data-item='{shown.item}'>More like this</button>"
+        f"<button type='button' class='cs-thumb' data-item='{shown.item}' data-relevant='1' "
+        "title='This is what I meant' aria-label='Thumb up'>👍</button>"
+        f"<button type='button' class='cs-thumb' data-item='{shown.item}' data-relevant='0' "
+        "title='This is not what I meant' aria-label='Thumb down'>👎</button>"
         f"<a href='original/{shown.item}' target='_blank' rel='noopener'>Original</a>"
         "</div><div class='cs-steps'>"
         "<button type='button' data-step='-1' aria-label='Previous picture'>←</button>"
@@ -187,6 +191,7 @@ def _facts(shown: Picture, score: float | None) -> list[tuple[str, str]]:
         facts.append(("Caption", "<br>".join(escape(text) for text in shown.captions)))
     for term, text in (
         ("Tags", ", ".join(shown.tags)),
+        ("Tags by the model", ", ".join(shown.model_tags)),
         ("Place", shown.place),
         ("Camera", shown.camera),
         ("Exposure", shown.exposure),

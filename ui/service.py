@@ -20,11 +20,14 @@ from clipsearch.errors import (
     ImageNotFoundError,
     ImageUnreadableError,
     NotInLibraryError,
+    QueryError,
 )
 from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, make_thumbnail
 from clipsearch.library import Counts, ItemRecord, Library, camera_name
 from clipsearch.query import parse, print_pieces
 from clipsearch.searcher import Searcher
+from clipsearch.tagging.review import Doubt, Review
+from clipsearch.tagging.vocabulary import BUILT_IN
 from indexer.picture_reading import PictureReader
 
 VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
@@ -98,6 +101,7 @@ class Picture:
     place: str | None = None
     tags: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
+    model_tags: tuple[str, ...] = ()  # given by a model, not by a person
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ class Service:
     ) -> None:
         self._library = library
         self._settings = settings
+        self._encoder = encoder
         self._notify = notify or (lambda _: None)
         self._reader = PictureReader(settings.max_pixels)
         self._searcher = Searcher(
@@ -167,20 +172,26 @@ class Service:
         *,
         picture: Path | None = None,
         item: int | None = None,
+        with_answers: bool = False,
         top: int,
         everything: bool = False,
     ) -> Answer:
         """Answers a query (docs/query.md), a picture file, an item, or their sum.
 
-        A query may name items but no files. ``everything`` gives the nearest, also where nothing
-        is relevant. Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
+        ``with_answers`` moves the question by the thumbs that were given to these words. A query
+        may name items but no files. ``everything`` gives the nearest, also where nothing is
+        relevant. Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
         """
         started = time.perf_counter()
         query = parse(words)
+        given = self._library.opinions.answers(words.strip()) if with_answers else []
+        given = [answer for answer in given if self._searcher.holds(answer.item)]
         hits = self._searcher.search(
             replace(query, cutoff="none") if everything else query,
             image=None if picture is None else self._query_picture(picture),
             item=item,
+            more_like=[answer.item for answer in given if answer.relevant],
+            less_like=[answer.item for answer in given if not answer.relevant],
             top=top,
         )
         elapsed_s = time.perf_counter() - started
@@ -201,6 +212,19 @@ class Service:
         )
         model = self.summary().model or ""
         return Answer(found, model, elapsed_s, tuple(print_pieces(query)))
+
+    def judge(self, words: str, item: int, *, relevant: bool) -> None:
+        """Keeps a thumb up or down for an answer to these words; the same again takes it back.
+
+        QueryError where there are no words to answer, NotInLibraryError for an unknown item.
+        """
+        asked = words.strip()
+        if not any(term.kind == "text" for term in parse(asked).terms):
+            raise QueryError(reason="A thumb answers words: search by some first.")
+        self._record(item)
+        before = {answer.item: answer.relevant for answer in self._library.opinions.answers(asked)}
+        said = None if before.get(item) == relevant else relevant
+        self._library.opinions.answer(asked, item, relevant=said)
 
     def _query_picture(self, path: Path) -> Image.Image:
         """Opens an uploaded picture; its name on this machine would mean nothing to the sender."""
@@ -233,7 +257,40 @@ class Service:
             place=_place(facts),
             tags=tuple(dict.fromkeys(name for name, _ in said.tags)),
             captions=tuple(dict.fromkeys(text for text, _ in said.captions)),
+            model_tags=tuple(
+                dict.fromkeys(
+                    tag.name for tag in self._library.tags.of_items([item]) if tag.source == "model"
+                )
+            ),
         )
+
+    def doubts(self, tag: str | None, limit: int) -> list[Doubt]:
+        """What a review asks next: of one tag, or of all that the built-in vocabulary gave.
+
+        TaggingError where there are no such tags.
+        """
+        return self._review(tag).queue(tag, limit)
+
+    def answer_doubt(self, item: int, tag: str, *, accepted: bool) -> None:
+        """Keeps an answer, and moves the tag's cut-off."""
+        review = self._review(tag)
+        (review.accept if accepted else review.reject)(item, tag)
+
+    def _review(self, tag: str | None) -> Review:
+        """The vocabulary that holds a tag, read anew: other processes tag, too."""
+        known = self._library.tags.vocabularies()
+        names = sorted(known, key=lambda name: name != BUILT_IN) or [BUILT_IN]
+        for name in names:
+            review = Review(
+                self._library,
+                name,
+                settings=self._settings,
+                encoder=self._encoder,
+                notify=self._notify,
+            )
+            if tag is None or review.holds(tag):
+                return review
+        return review
 
     def thumbnail(self, item: int) -> EncodedPicture:
         """The item's small picture: the one made while indexing, else made now from its file.

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, StorageError, VectorError
+from clipsearch.library.albums import Albums
 from clipsearch.library.checking import check_library
 from clipsearch.library.database import Database
 from clipsearch.library.facts import Facts
 from clipsearch.library.lock import writer_lock
+from clipsearch.library.opinions import Opinions
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import (
     CheckReport,
@@ -32,6 +34,7 @@ from clipsearch.library.records import (
     Words,
 )
 from clipsearch.library.statistics import count_statistics
+from clipsearch.library.tags import TagReader
 from clipsearch.library.writing import LibraryWriter
 from clipsearch.vectors import EmbeddingSpace, Ids, Matrix, from_bytes
 
@@ -54,6 +57,8 @@ class Library:
 
     def __init__(self, path: Path, database: Database) -> None:
         self.path = path
+        self.albums = Albums(database)
+        self.opinions = Opinions(database)
         self._database = database
 
     @classmethod
@@ -179,6 +184,11 @@ class Library:
         """The one writer; LibraryLockedError if another process has it. Readers go on."""
         with writer_lock(self.path):
             yield LibraryWriter(self.path, self._database)
+
+    @property
+    def tags(self) -> TagReader:
+        """Tags, answers about them, and the sidecars they were written to."""
+        return TagReader(self._database)
 
     # --- spaces and vectors -----------------------------------------------------------------
 
