@@ -29,7 +29,7 @@ from clipsearch.vectors import EmbeddingSpace, Ids, Matrix, require_unit_rows
 
 _BATCH = 64  # texts at once
 _BLOCK = 8192  # pictures at once
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -88,10 +88,11 @@ class Relevance:
 class Calibration:
     """One library in one space, measured: see ``of``."""
 
-    sample: Matrix  # (s, dim) vectors of the library
+    count: int  # vectors of the library that it was measured from
+    centre: Vector  # (dim,) their mean, not of unit length
     neutral: Matrix  # (m, dim) vectors of the neutral texts
     scales: Mapping[str, Scale]  # by kind
-    fits: NDArray[np.float32]  # (s,) how well any text fits each picture of the sample
+    usual_fit: float  # how well any text fits a picture, on average
     familiarity: float  # of the neutral texts to each other, on average
 
     @classmethod
@@ -118,7 +119,9 @@ class Calibration:
         np.fill_diagonal(to_texts, -np.inf)  # a text is familiar by the others
         familiarity = float(_soft_mean(to_texts, spread).mean()) if len(texts) > 1 else 0.0
         fits = _fits(pictures @ texts.T, text_scale)
-        return cls(pictures, texts, scales, fits, familiarity)
+        centre = pictures.mean(axis=0) if len(pictures) else np.zeros(texts.shape[1], np.float32)
+        usual_fit = float(fits.mean()) if len(fits) else 0.0
+        return cls(len(pictures), centre, texts, scales, usual_fit, familiarity)
 
     def offsets(self, vectors: Matrix, kind: Kind = "text") -> NDArray[np.float32]:
         """What to take off the scores of (n, dim) pictures before they are judged: (n,), mean 0.
@@ -130,7 +133,9 @@ class Calibration:
         if kind == "image":
             return np.zeros(len(vectors), np.float32)
         cosines = np.asarray(vectors, np.float32) @ self.neutral.T
-        return self._centred(_fits(cosines, self.scales["text"]), kind)
+        share = 1.0 if kind == "text" else 0.5
+        fits = _fits(cosines, self.scales["text"])
+        return np.asarray(share * (fits - self.usual_fit), np.float32)
 
     def judge(
         self,
@@ -152,12 +157,8 @@ class Calibration:
         if not (np.isfinite(scores).all() and np.isfinite(query).all()):
             raise VectorError(reason="a score or the question is not a finite number")
         scale = self.scales[kind]
-        elsewhere = self.sample @ query
-        if kind != "image":
-            elsewhere = elsewhere - self._centred(self.fits, kind)
-        weight = len(elsewhere) / (len(elsewhere) + _PRIOR_SIZE)
-        own = float(elsewhere.mean()) if len(elsewhere) else scale.mean
-        mean = weight * own + (1 - weight) * scale.mean
+        weight = self.count / (self.count + _PRIOR_SIZE)
+        mean = weight * float(self.centre @ query) + (1 - weight) * scale.mean
         best = max(_best(scores), mean + scale.spread)
         bar = math.sqrt(2 * math.log(max(len(scores), 2)))
         if kind == "mixed":  # a picture that fits one of two parts stands 1 / sqrt(2) as far out
@@ -186,10 +187,6 @@ class Calibration:
         familiarity = _soft_mean(query[None] @ self.neutral.T, self._text_spread)[0]
         return reach + _ODDITY * float(familiarity - self.familiarity) / self._text_spread
 
-    def _centred(self, fits: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:
-        usual = float(self.fits.mean()) if len(self.fits) else 0.0
-        return np.asarray((1.0 if kind == "text" else 0.5) * (fits - usual), np.float32)
-
     @property
     def _text_spread(self) -> float:
         return self.scales["text"].spread
@@ -197,10 +194,11 @@ class Calibration:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as arrays by name, for ``numpy.savez``."""
         return {
-            "sample": self.sample,
+            "count": np.array(self.count),
+            "centre": self.centre,
             "neutral": self.neutral,
             "scales": np.array([astuple(self.scales[kind]) for kind in KINDS]),
-            "fits": self.fits,
+            "usual_fit": np.array(self.usual_fit),
             "familiarity": np.array(self.familiarity),
         }
 
@@ -209,10 +207,11 @@ class Calibration:
         """The inverse of ``to_arrays``; KeyError or ValueError for anything else."""
         rows = arrays["scales"].tolist()
         return cls(
-            arrays["sample"],
+            int(arrays["count"]),
+            arrays["centre"],
             arrays["neutral"],
             {kind: Scale(*row) for kind, row in zip(KINDS, rows, strict=True)},
-            arrays["fits"],
+            float(arrays["usual_fit"]),
             float(arrays["familiarity"]),
         )
 

@@ -38,9 +38,9 @@ class Cutoffs:
 
     def offsets(self, vectors: Matrix, neutral: Matrix) -> NDArray[np.float32]:
         """What to take off the cosines of (n, dim) pictures: (n,)."""
-        nothing = np.empty((0, neutral.shape[1]), np.float32)
-        usual = np.array([self.usual], np.float32)
-        measured = Calibration(nothing, neutral, {"text": self.scale}, usual, self.familiarity)
+        nowhere = np.zeros(neutral.shape[1], np.float32)
+        scales = {"text": self.scale}
+        measured = Calibration(0, nowhere, neutral, scales, self.usual, self.familiarity)
         return measured.offsets(vectors)
 
 
@@ -68,8 +68,8 @@ def calibrate(prototypes: Matrix, neutral: Matrix, count: int, blocks: Blocks) -
         scores_of_one[0] = best[at]
         judged = calibration.judge(prototype, scores_of_one)
         values[at], slopes[at] = judged.cutoff, judged.slope
-    usual = float(calibration.fits.mean()) if len(calibration.fits) else 0.0
-    return Cutoffs(values, slopes, calibration.scales["text"], usual, calibration.familiarity)
+    scale, usual = calibration.scales["text"], calibration.usual_fit
+    return Cutoffs(values, slopes, scale, usual, calibration.familiarity)
 
 
 class Tagger:

@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +222,7 @@ class _Run:
                 "text": "" if self._vocabulary.name == BUILT_IN else self._vocabulary.text,
                 "cutoffs": [float(value) for value in cutoffs.values],
                 "slopes": [float(value) for value in cutoffs.slopes],
-                "scale": [cutoffs.scale.mean, cutoffs.scale.spread],
+                "scale": list(astuple(cutoffs.scale)),
                 "usual": cutoffs.usual,
                 "familiarity": cutoffs.familiarity,
             }
