@@ -75,7 +75,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
 @pytest.mark.parametrize(
     "loss",
     [
-        lambda x, y, t, b: sigmoid_loss(x, y, t, b),
+        sigmoid_loss,
         lambda x, y, t, b: similarity_distillation(x, y, t, unit(5, 4, 3), unit(6, 4, 3), b.exp()),
         lambda x, y, t, b: t * b * feature_distillation(x, unit(7, 4, 5)) + y.sum(),
     ],

@@ -41,7 +41,7 @@ def sigmoid_loss(
 
     -1/n sum over i, j of log sigmoid(z_ij (t x_i . y_j + b)), with z = 1 on the diagonal and -1
     elsewhere; ``images`` x and ``texts`` y are (n, dim) unit rows, ``logit_scale`` t and
-    ``logit_bias`` b scalars. Pairs off the diagonal that are ``alike`` (n, n) are left out of the sum.
+    ``logit_bias`` b scalars. Pairs off the diagonal that are ``alike`` (n, n) are left out.
     """
     logits = logit_scale * images @ texts.T + logit_bias
     own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
