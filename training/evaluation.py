@@ -18,6 +18,7 @@ class Retrieval:
     """Recall in percent at 1, 5 and 10, and the median rank of the right answer (1 is best).
 
     ``text_to_image``: of all captions, how many find their picture among the first k pictures.
+    ``mean_reciprocal_rank``: of the captions' own pictures.
     ``image_to_text``: of all pictures, how many have one of their captions among the first k.
     """
 
@@ -26,6 +27,7 @@ class Retrieval:
     text_to_image: dict[int, float]
     image_to_text: dict[int, float]
     median_rank: float
+    mean_reciprocal_rank: float
 
     def as_record(self) -> dict[str, object]:
         return asdict(self)
@@ -48,6 +50,7 @@ def evaluate_retrieval(images: Matrix, texts: Matrix, owner: Sequence[int]) -> R
         text_to_image=_recall(text_ranks),
         image_to_text=_recall(image_ranks),
         median_rank=float(np.median(text_ranks)),
+        mean_reciprocal_rank=round(float((1 / text_ranks).mean()), 4),
     )
 
 
