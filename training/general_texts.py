@@ -45,7 +45,7 @@ def general_texts(count: int, part: Part, seed: int = 0) -> list[str]:
     """
     from open_clip import IMAGENET_CLASSNAMES
 
-    things = [f"a photo of a {name}" for name in IMAGENET_CLASSNAMES]
+    things = [f"a photo of a {name}" for name in dict.fromkeys(IMAGENET_CLASSNAMES)]
     scenes = [f"{who} {does} {where}" for who in _WHO for does in _DOES for where in _WHERE]
     chance = random.Random("general texts")  # the same parts whatever the seed
     chosen: list[str] = []

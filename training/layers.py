@@ -60,7 +60,8 @@ def depths(model: nn.Module) -> dict[str, int]:
     """How many blocks from the top of its tower each parameter is, by name.
 
     0 is what comes after the last block (norm, projection) and the temperature, 1 the last block,
-    and one more than there are blocks what comes before the first (embeddings, stem).
+    and one more than there are blocks what comes before the first (embeddings, stem). timm counts
+    a trunk's last norm with its last block.
     """
     found: dict[str, int] = {}
     groups: dict[str, dict[str, int]] = defaultdict(dict)  # tower -> name -> block from the bottom
@@ -70,7 +71,7 @@ def depths(model: nn.Module) -> dict[str, int]:
         layers = group_parameters(trunk, trunk.group_matcher())
         last = max(layers)
         for number, names in layers.items():
-            found.update({f"visual.trunk.{name}": last - number for name in names})
+            found.update({f"visual.trunk.{name}": last - number + 1 for name in names})
     for name, _ in model.named_parameters():
         if name not in found:
             tower = "visual" if name.startswith("visual.") else "text"

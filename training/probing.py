@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from clipsearch.errors import ImageError, LibraryNotFoundError
+from clipsearch.errors import CaptionFileError, ImageError, LibraryNotFoundError
 from clipsearch.library import Library
 from clipsearch.library.records import PICTURE
 from training.data import CaptionedPicture, checked_hash, read_captions
@@ -30,6 +30,12 @@ def find_probe(
     known = {picture.content_hash for picture in learnt}
     if file is not None:
         found = [p for p in read_captions(file).pictures if p.content_hash not in known]
+        if len(found) < 2:
+            raise CaptionFileError(
+                path=file,
+                reason="its pictures are also learnt, so they say nothing of what is forgotten",
+                advice="Give others with --probe, or leave it out.",
+            )
         return captioned_probe(found, f"the captions of {file.name}")
     pictures = _library_pictures(library, known, seed) if library is not None else []
     if len(pictures) >= _LEAST_PICTURES:
