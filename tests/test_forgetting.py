@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +31,45 @@ from training.run import Options, fine_tune
 from training.towers import encode_texts
 
 
-def retrieval(score: float) -> Retrieval:
-    return Retrieval(1, 1, {1: 0.0}, {1: 0.0}, 1.0, score)
-
-
 @given(
-    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 100)), min_size=1, max_size=11),
+    st.lists(
+        st.tuples(st.lists(st.integers(1, 9), min_size=4, max_size=4), st.floats(0, 100)),
+        min_size=1,
+        max_size=11,
+    ),
     st.floats(0, 100),
     st.floats(0, 5),
 )
-def test_the_choice_is_the_largest_gain_that_may_be_kept(
-    found: list[tuple[float, float]], before: float, most: float
+def test_the_choice_is_the_most_of_what_may_be_kept_and_is_no_worse_than_the_best(
+    found: list[tuple[list[int], float]], before: float, most: float
 ) -> None:
+    own = Retrieval(1, 1, {1: 0.0}, {1: 0.0}, 1.0, 1.0)
     mixtures = [
-        Mixture(place / 10, retrieval(gain), before if place == 0 else kept)
-        for place, (gain, kept) in enumerate(found)
+        Mixture(place / 10, own, before if place == 0 else kept)
+        for place, (_, kept) in enumerate(found)
     ]
-    chosen = choose(mixtures, before, most)
-    assert chosen.alpha == 0 or before - chosen.kept <= most + 1e-9
-    for other in mixtures:
-        if before - other.kept <= most:
-            ours = (chosen.own.mean_reciprocal_rank, chosen.alpha)
-            assert ours >= (other.own.mean_reciprocal_rank, other.alpha)
+    ranks = [np.array(own_ranks) for own_ranks, _ in found]
+    chosen = choose(mixtures, ranks, before, most)
+    safe = [place for place, m in enumerate(mixtures) if place == 0 or before - m.kept <= most]
+    gains = {place: [1 / rank for rank in found[place][0]] for place in safe}
+    best = max(safe, key=lambda place: statistics.mean(gains[place]))
+    good = []
+    for place in safe:
+        less = [a - b for a, b in zip(gains[best], gains[place], strict=True)]
+        if statistics.mean(less) <= statistics.stdev(less) / math.sqrt(4) + 1e-12:
+            good.append(place)
+    assert chosen is mixtures[max(good)] or (
+        statistics.mean(gains[mixtures.index(chosen)]) == statistics.mean(gains[best])
+    )
+
+
+def test_what_finds_nothing_more_and_much_less_is_not_kept() -> None:
+    own = Retrieval(1, 1, {1: 0.0}, {1: 0.0}, 1.0, 1.0)
+    mixtures = [Mixture(0.0, own, 60.0), Mixture(0.5, own, 59.5), Mixture(1.0, own, 50.0)]
+    ranks = [np.array([1, 2, 1, 2]), np.array([2, 4, 2, 5]), np.array([1, 1, 1, 1])]
+    assert choose(mixtures, ranks, 60.0, 1.0).alpha == 0
+    assert choose(mixtures, ranks, 60.0, 100.0).alpha == 1
+    assert choose(mixtures, [ranks[0], ranks[2], ranks[2]], 60.0, 1.0).alpha == 0.5
 
 
 @pytest.fixture
@@ -106,11 +125,13 @@ def test_a_locked_tower_is_asked_once(photos: Path, model: Path) -> None:
     loaded = load_openclip(f"local-dir:{model}")
     pictures = read_captions(photos).pictures
     exam, moving = (Exam(loaded, pictures, images_move=moves) for moves in (False, True))
-    assert exam.sit() == moving.sit()
+    assert exam.sit()[0] == moving.sit()[0]
     with torch.no_grad():
         visual: Any = loaded.model.visual
         visual.proj.neg_()
-    assert exam.sit() != moving.sit()
+    (same, ranks), (other, _) = exam.sit(), moving.sit()
+    assert same != other
+    assert len(ranks) == same.captions == 5
 
 
 def test_the_two_parts_of_the_general_texts_have_nothing_in_common() -> None:

@@ -41,8 +41,7 @@ def evaluate_retrieval(images: Matrix, texts: Matrix, owner: Sequence[int]) -> R
     """
     owners = np.asarray(owner)
     scores = texts @ images.T
-    own = scores[np.arange(len(texts)), owners]
-    text_ranks = (scores >= own[:, None]).sum(axis=1)
+    text_ranks = rank_own(images, texts, owner)
     image_ranks = np.array([_best_rank(scores[:, i], owners == i) for i in range(len(images))])
     return Retrieval(
         pictures=len(images),
@@ -52,6 +51,14 @@ def evaluate_retrieval(images: Matrix, texts: Matrix, owner: Sequence[int]) -> R
         median_rank=float(np.median(text_ranks)),
         mean_reciprocal_rank=round(float((1 / text_ranks).mean()), 4),
     )
+
+
+def rank_own(images: Matrix, texts: Matrix, owner: Sequence[int]) -> NDArray[np.int64]:
+    """(m,): where each text finds its own image among all, from 1 on; ties count against it."""
+    scores = texts @ images.T
+    own = scores[np.arange(len(texts)), np.asarray(owner)]
+    ranks: NDArray[np.int64] = (scores >= own[:, None]).sum(axis=1)
+    return ranks
 
 
 def _best_rank(scores: NDArray[np.float32], is_own: NDArray[np.bool_]) -> int:

@@ -7,6 +7,7 @@ have nearly all of the new one's gain. ``alpha`` is chosen by what is measured o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from clipsearch.encoders.openclip import OpenClipModel
 from clipsearch.vectors import Matrix
 from training.data import CaptionedPicture, Views
-from training.evaluation import Retrieval, evaluate_retrieval
+from training.evaluation import Retrieval, evaluate_retrieval, rank_own
 from training.towers import encode_pictures, encode_texts
 
 Weights = dict[str, torch.Tensor]
@@ -88,13 +89,16 @@ class Exam:
         self._owner = [place for place, picture in enumerate(pictures) for _ in picture.captions]
         self._images: Matrix | None = None
 
-    def sit(self) -> Retrieval:
-        """Retrieval among these pictures alone, with the weights that the model has now."""
+    def sit(self) -> tuple[Retrieval, NDArray[np.int64]]:
+        """Retrieval among these pictures alone with the weights that the model has now.
+
+        Also the rank of its own picture for each caption, (captions,).
+        """
         if self._images is None or self._move:
             self._images = encode_pictures(self._loaded, self._views)
-        return evaluate_retrieval(
-            self._images, encode_texts(self._loaded, self._texts), self._owner
-        )
+        texts = encode_texts(self._loaded, self._texts)
+        found = evaluate_retrieval(self._images, texts, self._owner)
+        return found, rank_own(self._images, texts, self._owner)
 
 
 @dataclass(frozen=True)
@@ -123,15 +127,34 @@ def mix(model: torch.nn.Module, old: Weights, new: Weights, alpha: float) -> Non
     )
 
 
-def choose(mixtures: Sequence[Mixture], before: float, max_forgetting: float) -> Mixture:
+def choose(
+    mixtures: Sequence[Mixture],
+    ranks: Sequence[NDArray[np.int64]],
+    before: float,
+    max_forgetting: float,
+) -> Mixture:
     """The largest gain among those whose probe falls by at most ``max_forgetting`` points.
 
-    Gain is the mean reciprocal rank, which tells more apart than recall does where few pictures are
-    held out. Of equals the largest alpha: what it learned besides may show in other pictures.
-    Alpha 0 must be among ``mixtures``; it is the answer where nothing else is both better and safe.
+    ``ranks`` are, for each mixture, those of the held-out captions' own pictures, (captions,). Gain
+    is the mean of 1 / rank, which tells more apart than recall where few pictures are held out. Of
+    the mixtures that are within one standard error of the best, over the captions pair by pair, the
+    one with the largest alpha: the held-out pictures cannot tell it from the best, and it has most
+    of what was learned of the others. Alpha 0 must be among ``mixtures``; it is the answer where
+    nothing else is safe, or all that is finds less.
     """
-    safe = [m for m in mixtures if m.alpha == 0 or before - m.kept <= max_forgetting + 1e-9]
-    return max(safe, key=lambda m: (m.own.mean_reciprocal_rank, m.alpha))
+    safe = [
+        (mixture, 1 / own)
+        for mixture, own in zip(mixtures, ranks, strict=True)
+        if mixture.alpha == 0 or before - mixture.kept <= max_forgetting
+    ]
+    best = max((found for _, found in safe), key=lambda found: float(found.mean()))
+    return max((m for m, found in safe if _is_as_good(found, best)), key=lambda m: m.alpha)
+
+
+def _is_as_good(found: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
+    less = best - found
+    error = float(less.std(ddof=1)) / math.sqrt(len(less)) if len(less) > 1 else 0.0
+    return float(less.mean()) <= error
 
 
 def _expected(scores: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.nn import Module
 
 from clipsearch.config import Settings
@@ -146,13 +148,13 @@ def fine_tune(
     moves = images_move(recipe.learn)
     kept = Kept(loaded, probe, images_move=moves)
     exam = Exam(loaded, held_out, images_move=moves)
-    before = exam.sit()
+    before, _ = exam.sit()
     old = copy_weights(loaded.model)
     judged = out / "checkpoint-judged"
     train(loaded, learning, recipe, judged, tell=follow("judge"), should_stop=should_stop)
     new = copy_weights(loaded.model)
-    mixtures = _mixtures(loaded.model, old, new, exam, kept, moves)
-    chosen = choose(mixtures, kept.before, options.max_forgetting)
+    mixtures, ranks = _mixtures(loaded.model, old, new, exam, kept, moves)
+    chosen = choose(mixtures, ranks, kept.before, options.max_forgetting)
     alpha, recall = chosen.alpha, chosen.kept
     if alpha and not options.keep_held_out:
         loaded.model.load_state_dict(old)
@@ -211,13 +213,18 @@ def choose_recipe(pictures: int, options: Options) -> Recipe:
 
 def _mixtures(
     model: Module, old: Weights, new: Weights, exam: Exam, kept: Kept, moves: bool
-) -> tuple[Mixture, ...]:
-    """What is measured at each alpha, ascending; fewer of them where pictures must be encoded."""
-    found = []
+) -> tuple[tuple[Mixture, ...], list[NDArray[np.int64]]]:
+    """What is measured at each alpha, ascending, and the held-out captions' ranks.
+
+    There are fewer of them where pictures must be encoded.
+    """
+    mixtures, all_ranks = [], []
     for tenths in range(0, 11, 2 if moves else 1):
         mix(model, old, new, tenths / 10)
-        found.append(Mixture(tenths / 10, exam.sit(), kept.now()))
-    return tuple(found)
+        own, ranks = exam.sit()
+        mixtures.append(Mixture(tenths / 10, own, kept.now()))
+        all_ranks.append(ranks)
+    return tuple(mixtures), all_ranks
 
 
 def _largest_safe(
