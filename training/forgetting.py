@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from clipsearch.encoders.openclip import OpenClipModel
-from clipsearch.vectors import Matrix
+from clipsearch.vectors import Matrix, unit_rows
 from training.data import CaptionedPicture, Views
 from training.evaluation import Retrieval, evaluate_retrieval, rank_own
+from training.general_texts import general_texts
 from training.towers import encode_pictures, encode_texts
 
 Weights = dict[str, torch.Tensor]
@@ -26,6 +27,8 @@ _K = 10
 # How sure the old model's answers are made, so that a fall weighs as it would on real captions: its
 # first ten of 1,000 photos hold the right one of about six in ten captions.
 _AS_SURE = 60.0
+_IMAGINED = 600  # stand-ins for pictures
+_NEARNESS = 0.25  # cosine of a stand-in and its text
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Probe:
     """General pictures and texts, which nobody trains on, and where they are from.
 
     ``owner`` says which picture a text belongs to. Where it is None there are no captions, and the
-    old model's own answers are what is to be kept; where there are no pictures either, the old
-    vectors of ``texts`` stand for pictures.
+    old model's own answers are what is to be kept; where there are no pictures either, vectors
+    around other general texts stand for them.
     """
 
     source: str  # file | library | texts
@@ -57,7 +60,10 @@ class Kept:
         self._loaded, self._probe, self._move = loaded, probe, images_move
         texts = encode_texts(loaded, probe.texts)
         self._views = Views(probe.pictures, loaded.preprocessing)
-        self._images = encode_pictures(loaded, self._views) if probe.pictures else texts
+        if probe.pictures:
+            self._images = encode_pictures(loaded, self._views)
+        else:
+            self._images = _imagined(encode_texts(loaded, general_texts(_IMAGINED, "probe", 1)))
         self._shares = _expected(texts @ self._images.T) if probe.owner is None else None
         self.before = self._recall(texts)
 
@@ -155,6 +161,16 @@ def _is_as_good(found: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
     less = best - found
     error = float(less.std(ddof=1)) / math.sqrt(len(less)) if len(less) > 1 else 0.0
     return float(less.mean()) <= error
+
+
+def _imagined(texts: Matrix) -> Matrix:
+    """Stand-ins for pictures: (n, dim) unit rows, as near their texts as real ones.
+
+    Exactly the texts' vectors would be far too easy to tell apart.
+    """
+    noise = np.random.default_rng(0).standard_normal(texts.shape, dtype=np.float32)
+    rows = _NEARNESS * texts + (1 - _NEARNESS**2) ** 0.5 * unit_rows(noise)
+    return unit_rows(rows)
 
 
 def _expected(scores: NDArray[np.float32]) -> NDArray[np.float64]:
