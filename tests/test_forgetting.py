@@ -183,6 +183,7 @@ def test_a_run_keeps_what_it_may_and_says_so(
 ) -> None:
     monkeypatch.setattr("training.probing._TEXTS", 30)
     monkeypatch.setattr("training.run._LEAST_STEPS", 12)
+    monkeypatch.setattr("training.forgetting._IMAGINED", 60)
     chosen = Settings(library=tmp_path / "none", cache_dir=tmp_path)
     options = Options(learn="text", lr=3e-2, max_forgetting=most)
     told: list[str] = []

@@ -28,7 +28,7 @@ _K = 10
 # first ten of 1,000 photos hold the right one of about six in ten captions.
 _AS_SURE = 60.0
 _IMAGINED = 600  # stand-ins for pictures
-_NEARNESS = 0.25  # cosine of a stand-in and its text
+_NEARNESS = 0.2  # cosine of a stand-in and its text
 
 
 @dataclass(frozen=True)
