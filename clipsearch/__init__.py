@@ -15,9 +15,12 @@ from clipsearch import errors
 from clipsearch.errors import ClipsearchError
 
 if TYPE_CHECKING:
+    from clipsearch import query
     from clipsearch.encoders import Encoder, load_encoder
     from clipsearch.library import Library
+    from clipsearch.query import Query
     from clipsearch.searcher import Searcher, SearchHit, search, similar
+    from clipsearch.tagging import TagReport, read_vocabulary, tag
 
 try:
     __version__ = version("clipsearch")
@@ -28,24 +31,33 @@ __all__ = [
     "ClipsearchError",
     "Encoder",
     "Library",
+    "Query",
     "SearchHit",
     "Searcher",
+    "TagReport",
     "__version__",
     "errors",
     "load_encoder",
     "open_library",
+    "query",
+    "read_vocabulary",
     "search",
     "similar",
+    "tag",
 ]
 
 _HOMES = {
     "Encoder": "clipsearch.encoders",
     "load_encoder": "clipsearch.encoders",
     "Library": "clipsearch.library",
+    "Query": "clipsearch.query",
     "SearchHit": "clipsearch.searcher",
     "Searcher": "clipsearch.searcher",
     "search": "clipsearch.searcher",
     "similar": "clipsearch.searcher",
+    "TagReport": "clipsearch.tagging",
+    "read_vocabulary": "clipsearch.tagging",
+    "tag": "clipsearch.tagging",
 }
 
 
@@ -68,4 +80,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value
         return value
+    if name == "query":
+        from importlib import import_module
+
+        return import_module("clipsearch.query")  # which sets the attribute, too
     raise AttributeError(f"module 'clipsearch' has no attribute {name!r}")

@@ -22,6 +22,18 @@ COMMANDS = {
     "watch": ("indexer.watch_command:watch", "keep the library current as files change"),
     "search": ("clipsearch.commands:search", "find pictures by words, by a picture, or by both"),
     "similar": ("clipsearch.commands:similar", "find pictures like a given one"),
+    "tag": ("indexer.tag_command:tag", "tag pictures by a vocabulary or by hand, write sidecars"),
+    "tags": ("clipsearch.tags_command:tags", "list the tags there are, with counts"),
+    "review": ("clipsearch.review_command:review", "say which tags fit, and so teach the cut-offs"),
+    "query-help": (
+        "clipsearch.query_command:query_help",
+        "what a query can say: words, NOT, weights, filters, order",
+    ),
+    "dupes": ("clipsearch.dupes_command:dupes", "group duplicates, and say which to keep"),
+    "albums": ("clipsearch.albums_command:albums", "saved queries, as folders of links, playlists"),
+    "feedback": ("clipsearch.feedback_command:feedback", "thumbs given, also as training pairs"),
+    "export": ("clipsearch.export_command:export", "write hits and vectors for other programs"),
+    "map": ("clipsearch.map_command:show_map", "lay the library out by meaning, as an HTML file"),
     "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
     "train": ("training.commands:train", "fine-tune a model on your own captions"),
     "info": ("clipsearch.info_command:info", "what the library holds, its model, its failures"),
@@ -99,6 +111,9 @@ def _run(given: list[str]) -> int:
     if name in COMMANDS:
         command = _load(name)
         command.configure(commands[name])
+        if command.arrange is not None:
+            at = given.index(name) + 1
+            given = [*given[:at], *command.arrange(commands[name], given[at:])]
     parsed = parser.parse_args(given)
     if command is None:
         parser.print_help()

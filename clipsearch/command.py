@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser, Namespace, _ActionsContainer
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ class Command:
     """``configure`` adds the arguments; ``run`` does the work and returns the exit code.
 
     ``run`` raises ClipsearchError for everything a user can cause; ``clipsearch.cli`` prints it.
+    ``arrange`` reorders the arguments of a command whose words may look like options.
     """
 
     configure: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int]
+    arrange: Callable[[ArgumentParser, Sequence[str]], list[str]] | None = None
 
 
 def add_library_argument(parser: ArgumentParser) -> None:

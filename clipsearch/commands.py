@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +19,15 @@ from clipsearch.command import (
     say,
 )
 from clipsearch.config import DEFAULT_TOP, Settings, resolve
-from clipsearch.errors import UsageError
+from clipsearch.errors import NotInLibraryError, UsageError
+from clipsearch.query_arguments import joined, words_last
 
 if TYPE_CHECKING:
     from clipsearch.library import Library
     from clipsearch.searcher import SearchHit
+
+
+_NOTHING_FOUND = "Nothing found. To show the closest anyway: cutoff:none in the query, or --all"
 
 
 def open_library(arguments: Namespace) -> tuple[Library, Settings]:
@@ -32,12 +37,32 @@ def open_library(arguments: Namespace) -> tuple[Library, Settings]:
     return library, resolve(vars(arguments), library.settings())
 
 
+def named_item(library: Library, given: str) -> int:
+    """The item that a file or ``#12`` names; NotInLibraryError if the library has none."""
+    item: int | None
+    if given.startswith("#") and given[1:].isdecimal():
+        item = int(given[1:])
+        item = item if item < 2**63 and library.items([item]) else None
+    else:
+        item = library.item_at(Path(given)) if given else None
+    if item is None:
+        raise NotInLibraryError(
+            what=given or "''", path=library.path, advice="Give an indexed file, or an item as #12"
+        )
+    return item
+
+
 # --- search and similar ---------------------------------------------------------------------
 
 
 def _add_result_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=int, default=DEFAULT_TOP, metavar="N", help="how many (default %(default)s)"
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="give the nearest N, also where nothing matches (in a query: cutoff:none)",
     )
     form = parser.add_mutually_exclusive_group()
     add_json_argument(form)
@@ -56,19 +81,46 @@ def _add_result_arguments(parser: ArgumentParser) -> None:
 
 
 def _configure_search(parser: ArgumentParser) -> None:
-    parser.add_argument("text", nargs="*", metavar="WORDS", help="what the picture shows")
+    parser.add_argument("text", nargs="*", metavar="QUERY", help="words, filters, and more: below")
     parser.add_argument("--image", type=Path, metavar="FILE", help="search by this picture")
+    for flag, said in (("--more-like", "answers the query"), ("--less-like", "does not answer it")):
+        parser.add_argument(
+            flag,
+            action="append",
+            default=[],
+            metavar="PICTURE",
+            help=f"a file, or an item as #12, that {said}; kept as an answer (may be repeated)",
+        )
     _add_result_arguments(parser)
+    parser.epilog = _query_examples()
+
+
+def _query_examples() -> str:
+    from clipsearch.query.fields import FILTERS
+
+    names = textwrap.fill(", ".join(f"{entry.name}:" for entry in FILTERS), 76)
+    return (
+        "what a query can say (all of it: clipsearch query-help, docs/query.md):\n"
+        "  clipsearch search sunset over water -people '0.5:\"warm light\"'\n"
+        "  clipsearch search 'image:./a.jpg +snow' after:2023-06 sort:-date limit:50\n"
+        "filters, also without words; a - before one turns it round:\n"
+        f"{textwrap.indent(names, '  ')}"
+    )
 
 
 def _run_search(arguments: Namespace) -> int:
-    words = " ".join(arguments.text).strip()
-    if not words and arguments.image is None:
+    from clipsearch.query import parse
+
+    text = joined(arguments.text)
+    query = parse(text)
+    if query.is_empty and arguments.image is None:
         raise UsageError(
             reason='Say what to search for: clipsearch search "a dog on the beach", '
             "or clipsearch search --image photo.jpg"
         )
-    if words and arguments.model is None:
+    if arguments.all:
+        query = replace(query, cutoff="none")
+    if query.needs_text_model and arguments.model is None:
         from clipsearch.headstart import begin
 
         begin(resolve(vars(arguments)))
@@ -77,16 +129,26 @@ def _run_search(arguments: Namespace) -> int:
 
     with library:
         space = _space_to_search(library, arguments)
+        more_like = [named_item(library, given) for given in arguments.more_like]
+        less_like = [named_item(library, given) for given in arguments.less_like]
         hits = searcher.search(
             library,
-            words or None,
+            query,
             image=arguments.image,
+            more_like=more_like,
+            less_like=less_like,
             top=arguments.top,
             settings=settings,
             space_id=space,
             notify=say,
         )
-        return _show(library, hits, arguments, words or str(arguments.image))
+        if text.strip():
+            for items, relevant in ((more_like, True), (less_like, False)):
+                for item in items:
+                    library.opinions.answer(text.strip(), item, relevant=relevant)
+        if not hits and query.cutoff == "auto" and library.counts().items:
+            say(_NOTHING_FOUND)
+        return _show(library, hits, arguments, text.strip() or str(arguments.image))
 
 
 def _configure_similar(parser: ArgumentParser) -> None:
@@ -103,10 +165,13 @@ def _run_similar(arguments: Namespace) -> int:
             library,
             arguments.image,
             top=arguments.top,
+            everything=arguments.all,
             settings=settings,
             space_id=_space_to_search(library, arguments),
             notify=say,
         )
+        if not hits and not arguments.all and library.counts().items:
+            say(_NOTHING_FOUND)
         return _show(library, hits, arguments, f"like {arguments.image.name}")
 
 
@@ -140,7 +205,8 @@ def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: 
         else:
             copies = f"  (and {len(hit.paths) - 1} more)" if len(hit.paths) > 1 else ""
             place = "" if hit.time_s is None else f"  at {clock(hit.time_s)}"
-            print(f"{hit.rank:>4}  {hit.score:.3f}  {hit.path}{place}{copies}")
+            score = "" if hit.score is None else f"{hit.score:.3f}  "
+            print(f"{hit.rank:>4}  {score}{hit.path}{place}{copies}")
     if not hits and library.counts().items == 0:
         say("The library is empty. Add a photo folder with: clipsearch index FOLDER")
     if arguments.open_sheet is not None and hits:
@@ -152,7 +218,7 @@ def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: 
     return errors.DONE
 
 
-search = Command(_configure_search, _run_search)
+search = Command(_configure_search, _run_search, words_last)
 similar = Command(_configure_similar, _run_similar)
 
 

@@ -30,9 +30,12 @@ ClipsearchError                       10   base; never raised itself
 ├── TrainingError                     70
 │   ├── CaptionFileError              71   the caption file cannot be used
 │   └── CheckpointError               72   the run folder cannot be resumed
-└── ServerError                       80
-    ├── PortInUseError                81
-    └── TokenRequiredError            82   listening beyond 127.0.0.1 needs a token
+├── ServerError                       80
+│   ├── PortInUseError                81
+│   └── TokenRequiredError            82   listening beyond 127.0.0.1 needs a token
+└── TaggingError                      90   tags that cannot be given
+    ├── VocabularyError               91   a word list or templates, by file and line
+    └── SidecarError                  92   a sidecar that is not ours to change
 
 The message says what happened, to which file, against which limit, and what to do next.
 Only ``clipsearch.cli`` prints them and turns them into exit codes.
@@ -241,3 +244,17 @@ class TokenRequiredError(ServerError):
         "Listening on {host} shows your photos to the network, so a token is needed: "
         "--token SECRET, or CLIPSEARCH_TOKEN"
     )
+
+
+class TaggingError(ClipsearchError):
+    exit_code = 90
+
+
+class VocabularyError(TaggingError):
+    exit_code = 91
+    template = "{place}: {reason}. {advice}"
+
+
+class SidecarError(TaggingError):
+    exit_code = 92
+    template = "The sidecar {path} was left as it is: {reason}. {advice}"

@@ -10,36 +10,78 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipsearch.calibrating import (
+    Calibrated,
+    calibrated,
+    has_neutral_vectors,
+    neutral_vectors,
+)
 from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import NotInLibraryError, QueryError, SpaceMismatchError, UsageError
-from clipsearch.index import VectorIndex, open_index
 from clipsearch.library import Library, SpaceRecord
-from clipsearch.vectors import Vector, unit_rows, unit_vector
+from clipsearch.library.filtering import ALL_COLUMNS
+from clipsearch.query import Filter, Like, Query, parse
+from clipsearch.ranking import IMAGE, TEXT, GroupsOf, Part, Question, Scores
+from clipsearch.relevance import Kind, Relevance
+from clipsearch.selecting import View, hits_of_filters, hits_of_question
+from clipsearch.vectors import Ids, Matrix, Vector
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from clipsearch.library.facts import Mask
 
 MAX_TOP = 10_000
 
 
 @dataclass(frozen=True)
 class SearchHit:
-    """One found picture or moment. ``score`` is the cosine to the question, in [-1, 1]."""
+    """One found picture or moment.
+
+    ``score`` is the cosine to the question, in [-1, 1]; None where the question was of filters
+    alone, which all hits pass alike.
+    """
 
     rank: int  # 1 is the best
-    score: float
+    score: float | None
     item: int
     path: Path
     paths: tuple[Path, ...]  # every copy, ``path`` first
     time_s: float | None = None  # of a moment of a video: where in it
+    probability: float | None = None  # of being what was asked for (docs/relevance.md)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is relevant to one question, for each row of the index."""
+
+    relevance: Relevance
+    offsets: Scores  # (n,)
+    ids: Ids  # (n,) ascending
+
+    @property
+    def cutoffs(self) -> Scores:
+        """(n,) the least score of each row."""
+        return np.asarray(self.offsets + np.float32(self.relevance.cutoff), np.float32)
+
+    def probabilities(self, pairs: list[tuple[int, float | None]]) -> dict[int, float]:
+        """By item, of items and their scores."""
+        scored = [(item, score) for item, score in pairs if score is not None]
+        rows = np.searchsorted(self.ids, [item for item, _ in scored])
+        evidence = np.array([score for _, score in scored], np.float32) - self.offsets[rows]
+        likely = self.relevance.probability(evidence)
+        return {item: float(one) for (item, _), one in zip(scored, likely, strict=True)}
 
 
 class Searcher:
     """Answers many questions over one library: keeps the model and the index, notices new photos.
 
     ``space_id`` names the vectors to search, by default the library's active space.
-    Thread-safe. The model is loaded at the first question, or by ``warm_up``.
+    ``opens_files`` False refuses files that a query names, for questions from other people.
+    ``duplicates`` gives the groups that ``duplicate:no`` shows one picture of; without it, pictures
+    that are nearly the same are found among the hits. Thread-safe. The model is loaded at the first
+    question, or by ``warm_up``.
     """
 
     def __init__(
@@ -49,6 +91,8 @@ class Searcher:
         settings: Settings | None = None,
         encoder: Encoder | None = None,
         space_id: str | None = None,
+        opens_files: bool = True,
+        duplicates: GroupsOf | None = None,
         notify: Callable[[str], None] | None = None,
     ) -> None:
         self._library = library
@@ -56,51 +100,86 @@ class Searcher:
         self._settings = settings or resolve(library_settings=library.settings())
         self._encoder = encoder
         self._given_encoder = encoder is not None
+        self._opens_files = opens_files
+        self._duplicates = duplicates
         self._notify = notify
-        self._index: VectorIndex | None = None
-        self._indexed: tuple[str, int] | None = None  # space id and revision the index is of
-        self._present: frozenset[int] = frozenset()
+        self._view: View | None = None
+        self._viewed: SpaceRecord | None = None  # the space that the view is of
+        self._seen: str | None = None  # the library's state when it was
+        self._calibrated: tuple[View, Calibrated, bool] | None = None  # True: by texts, too
         self._loading = threading.Lock()
 
     def warm_up(self) -> None:
-        """Loads the index and the model, so that the first question is fast."""
+        """Loads the index, what filters read, and the model, so that first questions are fast."""
         space = self._space()
         if space is not None:
-            self._current_index(space)
+            view = self._current_view(space)
+            view.facts.load(ALL_COLUMNS)
             self._encoder_of(space).encode_texts(["a photo"])
+            self._calibrated_for(space, view, TEXT)
 
     def search(
         self,
-        text: str | None = None,
+        text: str | Query | None = None,
         *,
         image: Path | Image.Image | None = None,
         item: int | None = None,
+        more_like: Sequence[int] = (),
+        less_like: Sequence[int] = (),
         top: int = DEFAULT_TOP,
     ) -> list[SearchHit]:
-        """Finds the ``top`` pictures nearest to words, a picture, an indexed item, or their sum.
+        """Answers a query (docs/query.md), a picture, an indexed item, or their sum.
 
-        Several parts are added as unit vectors, each with weight 1. An item that is searched by is
-        left out of its own answer. Raises QueryError when there is nothing to search for,
+        ``text`` is in the query language; ``clipsearch.query.words(text)`` takes any text as it is.
+        Several parts are added as unit vectors, by weight. An item that is searched by is left out
+        of its own answer. ``more_like`` and ``less_like`` are items that answer the question, and
+        that do not: they move it (clipsearch.feedback). Filters without words give the newest
+        pictures that pass, or what ``sort:`` says. ``limit:`` in the query wins over ``top``. Only
+        what is relevant is given, which may be nothing; ``cutoff:none`` in the query gives the
+        nearest, relevant or not.
+
+        Raises QueryError for a mistake in the query or when there is nothing to search for,
         NotInLibraryError for an unknown item, ImageError for an unreadable picture.
         """
-        words = (text or "").strip()
-        if not words and image is None and item is None:
+        query = text if isinstance(text, Query) else parse(text or "")
+        if query.is_empty and image is None and item is None:
             raise QueryError(
                 reason="There is nothing to search for: give words, a picture, or both."
             )
-        if not 1 <= top <= MAX_TOP:
-            raise UsageError(reason=f"top must be between 1 and {MAX_TOP:,}, not {top}")
+        limit = query.limit or top
+        if not 1 <= limit <= MAX_TOP:
+            raise UsageError(reason=f"top must be between 1 and {MAX_TOP:,}, not {limit}")
         space = self._space()
         if space is None:
             return []
-        parts: list[Vector] = []
-        if words:
-            parts.append(self._encoder_of(space).encode_texts([words])[0])
+        parts = self._parts(space, query)
         if image is not None:
-            parts.append(self._image_vector(space, image))
+            parts.append(Part(self._image_vector(space, image), 1.0, IMAGE))
         if item is not None:
-            parts.append(self._item_vector(space, item))
-        return self._nearest(space, _combined(parts), top, leave_out=item)
+            parts.append(Part(self._item_vector(space, item), 1.0, IMAGE))
+        view = self._current_view(space)
+        passing = view.passing(query.filters, lambda one: self._similar(space, view, one))
+        if not parts and (more_like or less_like):
+            raise QueryError(
+                reason="Pictures that answer a question need one: give words or a picture, too."
+            )
+        if not parts:
+            pairs = hits_of_filters(view, passing, query, limit, self._duplicates)
+        else:
+            question = Question.of(parts)
+            if more_like or less_like:
+                question = question.refined(
+                    self._item_vectors(space, more_like), self._item_vectors(space, less_like)
+                )
+            scores = question.scores(view.index.rows)
+            left_out = _items_of(query) | ({item} if item is not None else set())
+            judged = self._judged(space, question, view, scores, left_out)
+            cutoff = _cutoff(query, judged)
+            pairs = hits_of_question(
+                view, passing, query, limit, self._duplicates, scores, cutoff, left_out
+            )
+            return self._hits(pairs, judged)
+        return self._hits(pairs, None)
 
     def holds(self, item: int) -> bool:
         """True if the searched space has a vector of this item."""
@@ -108,9 +187,34 @@ class Searcher:
         return space is not None and len(self._library.vectors_of(space.id, [item])[0]) > 0
 
     def _space(self) -> SpaceRecord | None:
+        if self._seen is not None and self._seen == self._library.state:
+            return self._viewed  # looking it up counts all vectors
         if self._space_id is None:
             return self._library.active_space()
         return next((s for s in self._library.spaces() if s.id == self._space_id), None)
+
+    # --- from a query to vectors ------------------------------------------------------------
+
+    def _parts(self, space: SpaceRecord, query: Query) -> list[Part]:
+        """The vectors of all terms; all texts are encoded at once."""
+        texts = [str(term.value) for term in query.terms if term.kind == "text"]
+        encoded = iter(self._encoder_of(space).encode_texts(texts) if texts else ())
+        return [
+            Part(next(encoded), term.weight, TEXT)
+            if term.kind == "text"
+            else Part(self._picture_vector(space, term.value), term.weight, IMAGE)
+            for term in query.terms
+        ]
+
+    def _picture_vector(self, space: SpaceRecord, named: str | int) -> Vector:
+        if isinstance(named, int):
+            return self._item_vector(space, named)
+        if not self._opens_files:
+            raise QueryError(
+                reason="Here a query names pictures by their items, such as image:#1234; "
+                "to search by a file, upload it."
+            )
+        return self._image_vector(space, Path(named).expanduser())
 
     def _image_vector(self, space: SpaceRecord, image: Path | Image.Image) -> Vector:
         encoder = self._encoder_of(space)
@@ -133,38 +237,92 @@ class Searcher:
         vector: Vector = vectors[0]
         return vector
 
-    def _nearest(
-        self, space: SpaceRecord, query: Vector, top: int, leave_out: int | None
-    ) -> list[SearchHit]:
-        index = self._current_index(space)
-        wanted = top + (leave_out is not None)
-        # Pictures whose files are gone keep their vectors (the folder may come back), so look
-        # further until enough of those that are still there have been found.
-        among = np.array(sorted(self._present), dtype=np.int64)
-        if len(among) == len(index):
-            found = index.search(query, min(wanted, len(index))) if len(index) else None
-        else:
-            found = index.search(query, min(wanted, len(among)), among) if len(among) else None
-        if found is None:
-            return []
-        pairs = [
-            (int(identity), float(score))
-            for identity, score in zip(found.ids, found.scores, strict=True)
-            if int(identity) != leave_out
-        ][:top]
-        identities = [identity for identity, _ in pairs]
-        return _ranked(pairs, self._library.paths(identities), self._library.times(identities))
+    def _item_vectors(self, space: SpaceRecord, items: Sequence[int]) -> Matrix:
+        rows = [self._item_vector(space, item) for item in dict.fromkeys(items)]
+        return np.stack(rows) if rows else np.empty((0, space.space.dim), np.float32)
 
-    def _current_index(self, space: SpaceRecord) -> VectorIndex:
+    # --- from vectors to hits ---------------------------------------------------------------
+
+    def _similar(self, space: SpaceRecord, view: View, one: Filter) -> Mask:
+        """What passes a ``similar:`` filter."""
+        passes = np.zeros(len(view.facts.ids), dtype=np.bool_)
+        for value in one.values:
+            if isinstance(value, Like):
+                passes |= view.similar(self._picture_vector(space, value.picture), value.cosines)
+        return passes
+
+    def _judged(
+        self, space: SpaceRecord, question: Question, view: View, scores: Scores, own: set[int]
+    ) -> Judged | None:
+        """Where the relevant answers end, by all that is there but what the question is made of.
+
+        None if the question only says what should not be there.
+        """
+        if not question.is_wanted:
+            return None
+        kind = question.kind
+        calibrated = self._calibrated_for(space, view, kind)
+        offsets = calibrated.offsets(kind)
+        counts = np.ones(len(scores), dtype=np.bool_)
+        if view.present_rows is not None:
+            counts[:] = False
+            counts[view.present_rows] = True
+        if own:
+            counts &= ~np.isin(view.index.ids, list(own))
+        evidence = (scores - offsets)[counts]
+        return Judged(
+            calibrated.calibration.judge(question.vector, evidence, kind), offsets, view.index.ids
+        )
+
+    def _calibrated_for(self, space: SpaceRecord, view: View, kind: Kind) -> Calibrated:
         with self._loading:
-            state = (space.id, self._library.revision)
-            if self._index is None or self._indexed != state:
-                self._index = open_index(self._library, space)
-                self._present = frozenset(
-                    int(identity) for identity in self._library.present_items()
+            known = self._calibrated
+        if known is not None and known[0] is view and (known[2] or kind == IMAGE):
+            return known[1]
+        # A question by pictures needs no texts: no model is loaded for them alone.
+        has_texts = kind != IMAGE or has_neutral_vectors(space.space, self._settings)
+        neutral = (
+            neutral_vectors(space.space, self._settings, lambda: self._encoder_of(space))
+            if has_texts
+            else np.empty((0, space.space.dim), np.float32)
+        )
+        folder = self._library.path / "index" / space.id
+        index = view.index
+        made = calibrated(folder, index.ids, index.rows, view.present_rows, neutral)
+        with self._loading:
+            self._calibrated = (view, made, has_texts)
+        return made
+
+    def _hits(
+        self, pairs: list[tuple[int, float | None]], judged: Judged | None
+    ) -> list[SearchHit]:
+        identities = [identity for identity, _ in pairs]
+        likely = judged.probabilities(pairs) if judged is not None else {}
+        paths, times = self._library.paths(identities), self._library.times(identities)
+        hits: list[SearchHit] = []
+        for item, score in pairs:
+            copies = tuple(paths.get(item, ()))
+            if copies:  # the last copy may have been forgotten since the index was read
+                hits.append(
+                    SearchHit(
+                        rank=len(hits) + 1,
+                        score=score,
+                        item=item,
+                        path=copies[0],
+                        paths=copies,
+                        time_s=times.get(item),
+                        probability=likely.get(item),
+                    )
                 )
-                self._indexed = state
-            return self._index
+        return hits
+
+    def _current_view(self, space: SpaceRecord) -> View:
+        with self._loading:
+            state = self._library.state
+            if self._view is None or self._seen != state or self._viewed != space:
+                self._view = View.of(self._library, space)
+                self._viewed, self._seen = space, state
+            return self._view
 
     def _encoder_of(self, space: SpaceRecord) -> Encoder:
         with self._loading:
@@ -183,11 +341,25 @@ class Searcher:
             return self._encoder
 
 
+def _cutoff(query: Query, judged: Judged | None) -> float | Scores | None:
+    """The least score of a hit, of all or of each row of the index; None for no limit."""
+    if isinstance(query.cutoff, float):
+        return query.cutoff
+    return None if query.cutoff == "none" or judged is None else judged.cutoffs
+
+
+def _items_of(query: Query) -> set[int]:
+    """The items that a query asks for pictures like."""
+    return {t.value for t in query.terms if isinstance(t.value, int) and t.weight > 0}
+
+
 def search(
     library: Library,
-    text: str | None = None,
+    text: str | Query | None = None,
     *,
     image: Path | Image.Image | None = None,
+    more_like: Sequence[int] = (),
+    less_like: Sequence[int] = (),
     top: int = DEFAULT_TOP,
     encoder: Encoder | None = None,
     settings: Settings | None = None,
@@ -198,7 +370,7 @@ def search(
     searcher = Searcher(
         library, settings=settings, encoder=encoder, space_id=space_id, notify=notify
     )
-    return searcher.search(text, image=image, top=top)
+    return searcher.search(text, image=image, more_like=more_like, less_like=less_like, top=top)
 
 
 def similar(
@@ -206,6 +378,7 @@ def similar(
     image_or_item: Path | int,
     *,
     top: int = DEFAULT_TOP,
+    everything: bool = False,
     encoder: Encoder | None = None,
     settings: Settings | None = None,
     space_id: str | None = None,
@@ -214,39 +387,16 @@ def similar(
     """Finds pictures like an item, or like a picture file that may or may not be indexed.
 
     An indexed file is looked up and needs no model; it is left out of its own answer.
+    ``everything`` gives the nearest, relevant or not.
     """
     searcher = Searcher(
         library, settings=settings, encoder=encoder, space_id=space_id, notify=notify
     )
+    query = Query(cutoff="none" if everything else "auto")
     if isinstance(image_or_item, int):
-        return searcher.search(item=image_or_item, top=top)
+        return searcher.search(query, item=image_or_item, top=top)
     path = image_or_item.expanduser().absolute()
     item = library.item_at(path)
     if item is not None and searcher.holds(item):
-        return searcher.search(item=item, top=top)
-    return searcher.search(image=path, top=top)
-
-
-def _combined(parts: Sequence[Vector]) -> Vector:
-    """The unit vector along the sum of unit vectors (query arithmetic in the joint space)."""
-    return unit_vector(np.sum(unit_rows(np.stack(list(parts))), axis=0))
-
-
-def _ranked(
-    pairs: list[tuple[int, float]], paths: dict[int, list[Path]], times: dict[int, float]
-) -> list[SearchHit]:
-    hits: list[SearchHit] = []
-    for item, score in pairs:
-        copies = tuple(paths.get(item, ()))
-        if copies:  # the last copy may have been forgotten since the index was read
-            hits.append(
-                SearchHit(
-                    rank=len(hits) + 1,
-                    score=score,
-                    item=item,
-                    path=copies[0],
-                    paths=copies,
-                    time_s=times.get(item),
-                )
-            )
-    return hits
+        return searcher.search(query, item=item, top=top)
+    return searcher.search(query, image=path, top=top)

@@ -46,7 +46,8 @@ def write_sheet(rows: Sequence[tuple[str, Sequence[SearchHit]]], path: Path) -> 
             _paste(sheet, draw, hit.path, left, upper)
             name = hit.path.name if len(hit.path.name) <= 26 else hit.path.name[:25] + "…"
             draw.text((left, upper + _CELL + 2), name, fill=_INK, font=small)
-            draw.text((left, upper + _CELL + 16), f"{hit.score:.3f}", fill=_PALE, font=small)
+            score = "" if hit.score is None else f"{hit.score:.3f}"
+            draw.text((left, upper + _CELL + 16), score, fill=_PALE, font=small)
         top += count * line_height
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

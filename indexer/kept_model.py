@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from clipsearch.config import Settings
-from clipsearch.encoders import Encoder, is_compiled
+from clipsearch.encoders import Encoder
 from clipsearch.vectors import EmbeddingSpace
 from indexer.model import StandardLoader
 
@@ -47,7 +47,7 @@ class KeptLoader:
             self.release()
             self._settings = settings
 
-    def load(self, address: str, space: EmbeddingSpace | None, pictures: int) -> Encoder:
+    def load(self, address: str, space: EmbeddingSpace | None) -> Encoder:
         """The kept model if it is the one, else a newly loaded one; as in EncoderLoader."""
         self._used_at = self._clock()
         kept = self._encoder
@@ -55,22 +55,16 @@ class KeptLoader:
             return kept
         self.release()
         self._inner = StandardLoader(self._settings, self._notify)
-        self._encoder = self._inner.load(address, space, pictures)
+        self._encoder = self._inner.load(address, space)
         self._address = address
         return self._encoder
 
     def finish(self) -> None:
-        """Makes the compiled runtime if it is due; the next run then starts with it."""
+        """Notes that until here the model was in use; what is newly loaded is finished, too."""
         self._used_at = self._clock()
         inner, self._inner = self._inner, None
-        if inner is None:
-            return
-        inner.finish()
-        encoder = self._encoder
-        if encoder is None or encoder.runtime != "torch-cpu" or self._settings.runtime != "auto":
-            return
-        if is_compiled(encoder.space, self._settings):
-            self.release()
+        if inner is not None:
+            inner.finish()
 
     def release_if_idle(self) -> None:
         """Lets the model go if it was not asked for in ``keep_s``."""

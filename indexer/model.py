@@ -6,19 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from clipsearch.calibrating import neutral_vectors
 from clipsearch.config import Settings
 from clipsearch.encoders import (
     Encoder,
     compile_encoder,
     is_compiled,
     load_encoder,
+    may_use_compiled,
     resolve_address,
 )
 from clipsearch.library import Library, SpaceRecord
 from clipsearch.vectors import EmbeddingSpace
-
-# Making the compiled runtime takes as long as torch needs for about this many pictures.
-COMPILE_ABOVE = 50
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,10 @@ class Target:
 
 
 class EncoderLoader(Protocol):
-    """Makes the encoder of an address ready; called at most once a run, if there is work."""
+    """Makes the encoder of an address ready."""
 
-    def load(self, address: str, space: EmbeddingSpace | None, pictures: int) -> Encoder:
-        """Returns it for about so many ``pictures``; SpaceMismatchError if ``space`` is not its."""
+    def load(self, address: str, space: EmbeddingSpace | None) -> Encoder:
+        """Called at most once a run, if there is work; SpaceMismatchError if not of ``space``."""
         ...
 
     def finish(self) -> None:
@@ -69,29 +68,30 @@ def _filled_by(library: Library, address: str) -> list[SpaceRecord]:
 
 
 class StandardLoader:
-    """Uses the fastest runtime: on a CPU the compiled one, made first when it pays at once.
+    """Uses the fastest runtime: on a CPU the compiled one, which is made first if need be.
 
-    For a few pictures the compiled runtime is made afterwards, so that later searches start
-    without torch.
+    Also for a few pictures: searches need it anyway, and making it takes hardly longer than
+    starting torch here.
     """
 
     def __init__(self, settings: Settings, notify: Callable[[str], None] | None = None) -> None:
         self._settings = settings
         self._notify = notify
-        self._compile_later: str | None = None
+        self._loaded: Encoder | None = None
 
-    def load(self, address: str, space: EmbeddingSpace | None, pictures: int) -> Encoder:
-        compiling = self._settings.runtime == "auto" and self._settings.device != "cuda"
-        compiled = space is not None and is_compiled(space, self._settings)
-        tried = compiling and not compiled and pictures > COMPILE_ABOVE
-        if tried:
-            compile_encoder(address, settings=self._settings, notify=self._notify)
+    def load(self, address: str, space: EmbeddingSpace | None) -> Encoder:
+        if self._settings.runtime == "auto" and may_use_compiled(self._settings):
+            self._compile(address, space)
         encoder = load_encoder(address, settings=self._settings, space=space, notify=self._notify)
-        if compiling and not tried and encoder.runtime == "torch-cpu":
-            self._compile_later = address
+        self._loaded = encoder
         return encoder
 
+    def _compile(self, address: str, space: EmbeddingSpace | None) -> None:
+        # A known space is looked up by its name; by its address all weights would be read.
+        if space is None or not is_compiled(space, self._settings):
+            compile_encoder(address, settings=self._settings, notify=self._notify)
+
     def finish(self) -> None:
-        if self._compile_later is not None:
-            compile_encoder(self._compile_later, settings=self._settings, notify=self._notify)
-            self._compile_later = None
+        if self._loaded is not None:
+            loaded, self._loaded = self._loaded, None
+            neutral_vectors(loaded.space, self._settings, lambda: loaded)  # for the first search

@@ -34,6 +34,9 @@ from indexer.scan import FoundFile, scan
 DEFAULT_BATCH_SIZE = 32
 _RETRIED_WITH = "failures_tried_with_max_pixels"
 _STOP_CHECK_S = 0.2
+# What one decoder reads in about the time that another takes to start.
+_FILES_PER_START = 4
+_BYTES_PER_START = 8_000_000
 
 
 def index_library(
@@ -119,7 +122,6 @@ class _Run:
         limit = self._settings.max_pixels
         self._reader = Reader(self._library, self._on_demand, self._decoders, limit)
         self._filler = self._make_filler(plans)
-        self._pictures = len(new) + self._library.counts().items
         self._target = target
         if target.space is not None:
             self._fill(target.space)
@@ -186,7 +188,7 @@ class _Run:
     def _load(self) -> Encoder:
         """Loads the model, and learns from it which space is filled if that is not known."""
         known = self._space.space if self._space is not None else None
-        encoder = self._loader.load(self._target.address, known, self._pictures)
+        encoder = self._loader.load(self._target.address, known)
         space = self._writer.add_space(
             encoder.space,
             address=self._target.address,
@@ -226,7 +228,6 @@ class _Run:
 
     def _read(self, jobs: Sequence[Job]) -> None:
         """Has all jobs read, a bounded number ahead, and takes the readings as they arrive."""
-        self._pictures = len(jobs)
         done = 0
         self.progress(done, len(jobs))
         for reading in self._readings(jobs):
@@ -238,7 +239,7 @@ class _Run:
         self._filler.commit()
 
     def _readings(self, jobs: Sequence[Job]) -> Iterator[Reading]:
-        threads = self._settings.thread_count
+        threads = _useful_threads(jobs, self._settings.thread_count)
         ahead = 2 * (threads + self.batch_size)
         remaining = iter(jobs)
         finished: SimpleQueue[Future[Any]] = SimpleQueue()
@@ -333,6 +334,13 @@ class _Run:
             f"{lacking:,} pictures could not be read for {self._target.address}: searches keep "
             f"using {active.address}. Make the pictures readable and run clipsearch index again"
         )
+
+
+def _useful_threads(jobs: Sequence[Job], most: int) -> int:
+    """How many threads, each with a decoder to start, read these files soonest."""
+    size = sum(job.file.size for job in jobs if job.file is not None)
+    starts = 1 + max(len(jobs) // _FILES_PER_START, size // _BYTES_PER_START)
+    return max(1, min(most, len(jobs), starts))
 
 
 def _has_words(file: FoundFile, plan: Plan) -> bool:

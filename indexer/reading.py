@@ -16,6 +16,7 @@ from clipsearch.encoders import Encoder
 from clipsearch.images import THUMBNAIL_SIDE
 from clipsearch.library import MOMENT, PICTURE, Description, Library, NewItem
 from clipsearch.library import VIDEO as VIDEO_ITEM
+from clipsearch.places import place_name
 from clipsearch.vectors import Pixels
 from indexer.changes import settled_mtime_ns
 from indexer.decoder_process import (
@@ -27,7 +28,6 @@ from indexer.decoder_process import (
 )
 from indexer.decoders import DECODE_S, OPEN_S, Decoder, DecoderDiedError, DecoderPool
 from indexer.hashing import moment_hash
-from indexer.places import place_name
 from indexer.scan import FoundFile
 from indexer.sidecar_stamps import stamped_names
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clipsearch.album_files import refresh_exports
 from clipsearch.config import Settings
 from clipsearch.errors import ClipsearchError, LibraryLockedError
 from clipsearch.library import Library
@@ -81,6 +82,7 @@ class Watcher:
         self._loader: KeptLoader | None = None
         self._model: str | None = None
         self._notes: list[str] = []
+        self._albums_are_of = ""  # the library's state
         self._trouble = ""  # told and not over
         self._backoff = Backoff(*_ERROR_RETRY_S)
         self._lock_backoff = Backoff(*_LOCK_RETRY_S)
@@ -193,6 +195,7 @@ class Watcher:
                 self.roots.everything_was_seen()
         self._recover()
         self._tell_run(work, report)
+        self._refresh_albums(library, settings)
 
     def _tell_run(self, work: Work, report: IndexReport) -> None:
         for failure in report.failures:
@@ -205,6 +208,17 @@ class Watcher:
         line = report.summary() if changes or report.failures or work.everything else ""
         places = None if work.places is None else len(work.places)
         self._say("run", line, everything=work.everything, places=places, **report.as_record())
+
+    def _refresh_albums(self, library: Library, settings: Settings) -> None:
+        """Brings folders of links and playlists up to date, if something was committed."""
+        state = library.state
+        if state == self._albums_are_of:
+            return
+        self._albums_are_of = state
+        for written in refresh_exports(library, settings=settings, notify=self._note):
+            if written.added or written.removed:
+                line = f"{written.destination}: {written.added} added, {written.removed} removed"
+                self._say("album", line, **asdict(written))
 
     # --- trouble ------------------------------------------------------------------------------
 

@@ -16,15 +16,22 @@ from indexer.fields import Findings
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
-_DC = "{http://purl.org/dc/elements/1.1/}"
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+DUBLIN_CORE = "http://purl.org/dc/elements/1.1/"
+LIGHTROOM = "http://ns.adobe.com/lightroom/1.0/"
+# Ours: which keywords of a sidecar a model gave. `.invalid` is a name that nobody can own.
+OWN_NAMESPACE = "https://ns.clipsearch.invalid/1.0/"
+MODEL_TAGS = "modelTags"
+
+_RDF = f"{{{RDF}}}"
+_DC = f"{{{DUBLIN_CORE}}}"
 _XMP = "{http://ns.adobe.com/xap/1.0/}"
 _EXIF = "{http://ns.adobe.com/exif/1.0/}"
 _EXIF_EX = "{http://cipa.jp/exif/1.0/}"
 _TIFF = "{http://ns.adobe.com/tiff/1.0/}"
 _AUX = "{http://ns.adobe.com/exif/1.0/aux/}"
 _PHOTOSHOP = "{http://ns.adobe.com/photoshop/1.0/}"
-_LIGHTROOM = "{http://ns.adobe.com/lightroom/1.0/}"
+_LIGHTROOM = f"{{{LIGHTROOM}}}"
 _DIGIKAM = "{http://www.digikam.org/ns/1.0/}"
 _MICROSOFT = "{http://ns.microsoft.com/photo/1.0/}"
 _IPTC_EXT = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
@@ -172,8 +179,14 @@ def _degrees(text: str | None, letters: str) -> float | None:
 
 
 def _keywords(properties: Properties, faces: Sequence[str]) -> list[str]:
-    """Flat ones, hierarchical ones as leaf and path, and the people who are named."""
-    subjects = properties.get(_DC + "subject", ())
+    """Flat ones, hierarchical ones as leaf and path, and the people who are named.
+
+    What our own model gave, and was written out, is nobody's word.
+    """
+    by_model = {name.casefold() for name in properties.get(f"{{{OWN_NAMESPACE}}}{MODEL_TAGS}", ())}
+    subjects = [
+        name for name in properties.get(_DC + "subject", ()) if name.casefold() not in by_model
+    ]
     found: list[str] = [*fields.split_lone(subjects)]
     for name, separator in (
         (_LIGHTROOM + "hierarchicalSubject", "|"),
@@ -184,6 +197,7 @@ def _keywords(properties: Properties, faces: Sequence[str]) -> list[str]:
             path
             for path in properties.get(name, ())
             if not path.strip().casefold().startswith(_PROGRAM_TAGS)
+            and path.replace(separator, "|").casefold() not in by_model
         )
         found += fields.clean_paths(own, separator)
     found += properties.get(_IPTC_EXT + "PersonInImage", ())

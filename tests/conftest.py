@@ -5,12 +5,15 @@ What takes long is made once in a session, by whichever worker needs it first (s
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 # Before numpy, faiss or torch start their thread pools: two OpenMP runtimes on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -18,6 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings
+from models import compile_here
 from once import made_once, shared_folder
 
 REPOSITORY = Path(__file__).parents[1]
@@ -48,13 +52,14 @@ def real_photos(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def embedded_library(shared: Path, real_photos: Path) -> Path:
-    """The library of the real photos, as the first run with the embedded model leaves it.
+    """The library of the real photos, as a run with the embedded model leaves it.
 
-    That run finds no compiled model and makes it, so whoever asks for this has it, too. For
-    reading; copy it to change it.
+    The model is compiled, so whoever asks for this has that, too. For reading; copy it to
+    change it.
     """
 
     def make(library: Path) -> None:
+        compile_here("embedded")
         index = [sys.executable, "-m", "clipsearch", "index", str(real_photos), "--quiet"]
         flags = ["--model", "embedded", "--library", str(library)]
         subprocess.run([*index, *flags], check=True, capture_output=True, timeout=300)
@@ -70,10 +75,8 @@ def tiny_model_dir(shared: Path) -> Path:
     """
 
     def make(folder: Path) -> None:
-        from clipsearch.encoders import compile_encoder
-
         _save_tiny_model(folder)
-        assert compile_encoder(f"local-dir:{folder}")
+        compile_here(f"local-dir:{folder}")
 
     return made_once(shared / "tiny-model", make)
 
@@ -150,3 +153,24 @@ def run_cli(library_path: Path, tmp_path: Path) -> Callable[..., subprocess.Comp
         )
 
     return run
+
+
+@pytest.fixture
+def call_cli(library_path: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Like ``run_cli``, in this process: where what is tested is not the process itself."""
+
+    def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        from clipsearch.cli import main
+
+        given = [str(argument) for argument in arguments]
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            patch.dict(os.environ, CLIPSEARCH_LIBRARY=str(library_path)),
+            contextlib.chdir(tmp_path),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            code = main(given)
+        return subprocess.CompletedProcess(given, code, out.getvalue(), err.getvalue())
+
+    return call

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
+
+from clipsearch.config import Settings, resolve
 
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 VIT = {
@@ -55,3 +58,18 @@ def save_model(folder: Path, model_cfg: dict[str, Any], seed: int = 0) -> Path:
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg(side)}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     return folder
+
+
+def compile_here(address: str, settings: Settings | None = None) -> None:
+    """Makes the compiled runtime in this process, which has torch, instead of in a new one."""
+    import torch
+
+    from clipsearch.encoders.openclip_export import export
+
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's plans for its tracer
+            export(address, (settings or resolve()).compiled_dir)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

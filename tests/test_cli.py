@@ -59,7 +59,9 @@ def test_help_costs_no_heavy_import_and_documents_every_flag(arguments: list[str
     assert done.returncode == 0, done.stderr
     assert done.stderr.strip().endswith("IMPORTED"), done.stderr
     assert "usage: clipsearch" in done.stdout
-    if len(arguments) > 1:
+    if arguments[0] == "query-help":
+        assert "--json" in done.stdout  # the one command without a library
+    elif len(arguments) > 1:
         assert "--library" in done.stdout
     else:
         assert all(name in done.stdout for name in COMMANDS)
@@ -132,19 +134,36 @@ def test_an_answer_that_cannot_be_written_is_no_success(indexed: dict[str, str])
 
 
 def test_search_prints_data_on_stdout_in_every_form(indexed: dict[str, str]) -> None:
-    plain = clipsearch(indexed, "search", "a", "cat", "--top", "3")
+    plain = clipsearch(indexed, "search", "a", "cat", "--top", "3", "--all")
     assert plain.returncode == 0, plain.stderr
     assert len(plain.stdout.splitlines()) == 3
     assert "cat.png" in plain.stdout.splitlines()[0]
-    lines = clipsearch(indexed, "search", "a cat", "--top", "3", "--json").stdout.splitlines()
+    lines = clipsearch(
+        indexed, "search", "a cat cutoff:none", "--top", "3", "--json"
+    ).stdout.splitlines()
     hits = [json.loads(line) for line in lines]
     assert [hit["rank"] for hit in hits] == [1, 2, 3]
     assert {"rank", "score", "path", "item"} <= set(hits[0])
     assert hits[0]["score"] >= hits[1]["score"] >= hits[2]["score"]
-    paths = clipsearch(indexed, "search", "a cat", "--top", "3", "--paths").stdout.splitlines()
+    paths = clipsearch(
+        indexed, "search", "a cat", "--all", "--top", "3", "--paths"
+    ).stdout.splitlines()
     assert paths == [hit["path"] for hit in hits]
-    nul = clipsearch(indexed, "search", "a cat", "--top", "3", "--paths", "--null").stdout
+    nul = clipsearch(indexed, "search", "a cat", "--all", "--top", "3", "--paths", "--null").stdout
     assert nul.split("\0")[:-1] == paths
+
+
+def test_what_is_not_there_gives_nothing_unless_asked_for(indexed: dict[str, str]) -> None:
+    done = clipsearch(indexed, "search", "a submarine", "--json")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "Nothing found" in done.stderr
+    assert "cutoff:none" in done.stderr
+    (line,) = clipsearch(
+        indexed, "search", "a submarine", "--all", "--top", "1", "--json"
+    ).stdout.splitlines()
+    assert json.loads(line)["probability"] < 0.5
+    first = clipsearch(indexed, "search", "a cup of coffee", "--json").stdout.splitlines()[0]
+    assert json.loads(first)["probability"] > 0.5
 
 
 def test_similar_finds_the_sibling_and_leaves_itself_out(
@@ -175,7 +194,7 @@ def test_the_sheet_is_a_picture_of_the_answers(indexed: dict[str, str], tmp_path
     from PIL import Image
 
     sheet = tmp_path / "new" / "sheet.jpg"
-    done = clipsearch(indexed, "search", "an animal", "--top", "4", "--open-sheet", sheet)
+    done = clipsearch(indexed, "search", "an animal", "--all", "--top", "4", "--open-sheet", sheet)
     assert done.returncode == 0, done.stderr
     with Image.open(sheet) as picture:
         assert picture.width > 4 * 180
@@ -195,34 +214,36 @@ def test_info_tells_what_the_library_holds(indexed: dict[str, str]) -> None:
     assert "25 pictures" in text or "pictures  25" in text
 
 
-def test_models_are_listed_and_the_librarys_is_changed(run_cli: Run) -> None:
-    listed = [json.loads(line) for line in run_cli("models", "--json").stdout.splitlines()]
+def test_models_are_listed_and_the_librarys_is_changed(
+    call_cli: Run, embedded_library: Path
+) -> None:
+    listed = [json.loads(line) for line in call_cli("models", "--json").stdout.splitlines()]
     assert {"embedded", "ViT-B-32-256/datacomp_s34b_b86k"} <= {model["address"] for model in listed}
-    used = run_cli("models", "use", "embedded", "--json")
+    used = call_cli("models", "use", "embedded", "--json")
     assert used.returncode == 0, used.stderr
     assert json.loads(used.stdout)["model"] == "embedded"
-    assert json.loads(run_cli("info", "--json").stdout)["model"] == "embedded"
-    wrong = run_cli("models", "use", "ViT-B-23/openai")
+    assert json.loads(call_cli("info", "--json").stdout)["model"] == "embedded"
+    wrong = call_cli("models", "use", "ViT-B-23/openai")
     assert wrong.returncode == 31
     assert "ViT-B-32" in wrong.stderr
 
 
 def test_check_forget_and_backup_report_what_they_did(
-    run_cli: Run, real_photos: Path, tmp_path: Path, tiny_model_dir: Path
+    call_cli: Run, real_photos: Path, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     model = f"local-dir:{tiny_model_dir}"
-    assert run_cli("index", real_photos, "--model", model).returncode == 0
-    assert "is sound" in run_cli("check").stdout
-    forgot = run_cli("forget", real_photos / "cat.png", "--json")
+    assert call_cli("index", real_photos, "--model", model).returncode == 0
+    assert "is sound" in call_cli("check").stdout
+    forgot = call_cli("forget", real_photos / "cat.png", "--json")
     assert json.loads(forgot.stdout)["items"] == 1
     assert "clipsearch index adds it again" in forgot.stderr
     assert (real_photos / "cat.png").exists()
-    assert json.loads(run_cli("info", "--json").stdout)["items"] == 24
-    assert run_cli("forget", tmp_path / "never.jpg").returncode == 26
+    assert json.loads(call_cli("info", "--json").stdout)["items"] == 24
+    assert call_cli("forget", tmp_path / "never.jpg").returncode == 26
     copy = tmp_path / "copy.db"
-    assert run_cli("backup", copy).returncode == 0
+    assert call_cli("backup", copy).returncode == 0
     assert copy.read_bytes().startswith(b"SQLite format 3")
-    assert run_cli("backup", copy).returncode != 0, "an existing backup is never overwritten"
+    assert call_cli("backup", copy).returncode != 0, "an existing backup is never overwritten"
 
 
 @pytest.mark.parametrize(
@@ -240,17 +261,17 @@ def test_check_forget_and_backup_report_what_they_did(
     ],
 )
 def test_wrong_usage_says_what_to_do_instead(
-    run_cli: Run, arguments: list[str], code: int, told: str
+    call_cli: Run, arguments: list[str], code: int, told: str
 ) -> None:
-    done = run_cli(*arguments)
+    done = call_cli(*arguments)
     assert done.returncode == code, done.stderr
     assert told in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_empty_library_says_how_to_fill_it(run_cli: Run) -> None:
-    assert run_cli("models", "use", "embedded").returncode == 0
-    done = run_cli("search", "a cat")
+def test_an_empty_library_says_how_to_fill_it(call_cli: Run) -> None:
+    assert call_cli("models", "use", "embedded").returncode == 0
+    done = call_cli("search", "a cat")
     assert done.returncode == 0
     assert done.stdout == ""
     assert "clipsearch index FOLDER" in done.stderr

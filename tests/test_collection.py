@@ -96,7 +96,7 @@ def test_each_scene_of_a_video_is_found_with_its_time(
     assert index().added == 2
     counts = library.counts()
     assert (counts.videos, counts.files, counts.items) == (1, 2, 4)
-    hits = clipsearch.search(library, "anything", settings=settings)
+    hits = clipsearch.search(library, "anything cutoff:none", settings=settings)
     moments = sorted(hit.time_s for hit in hits if hit.time_s is not None)
     assert moments == pytest.approx([0, SCENE_S, 2 * SCENE_S], abs=0.3)
     assert {hit.path.name for hit in hits} == {"film.mp4", "still.png"}
@@ -281,7 +281,8 @@ def test_a_moment_is_shown_also_when_its_thumbnail_is_gone(
     shutil.rmtree(library.path / "thumbs")
     service = Service(library, settings=settings)
     hits = sorted(
-        clipsearch.search(library, "x", settings=settings), key=lambda hit: hit.time_s or 0
+        clipsearch.search(library, "x cutoff:none", settings=settings),
+        key=lambda hit: hit.time_s or 0,
     )
     for hit, still in zip(hits, stills, strict=True):
         for shown in (service.thumbnail(hit.item), service.view(hit.item)):

@@ -23,10 +23,20 @@ import clipsearch
 from clipsearch.config import resolve
 from clipsearch.library import Library
 from clipsearch.library.failpoints import NAMES, VARIABLE
-from tests.models import VIT, save_model
+from tests.models import VIT, compile_here, save_model
 
-PHOTOS = 700  # several commits, in about a second
+PHOTOS = 140
+MANY_PHOTOS = 700  # enough for Ctrl-C to come in time
 KILLED = -9
+# The command, committing more often than it does for people: as many commits of fewer photos.
+PROGRAM = """
+import sys
+from indexer import filling
+filling.COMMIT_AFTER_FILES = 32
+sys.argv[0] = "clipsearch"
+from clipsearch.cli import run
+run()
+"""
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,8 @@ class Setting:
     photos: Path
     model: str
     cache: Path
-    seconds: float
+    seconds: float = 0
+    count: int = PHOTOS
 
     def start(
         self, library: Path, *arguments: object, failpoint: str = ""
@@ -48,7 +59,7 @@ class Setting:
             VARIABLE: failpoint,
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "clipsearch", *map(str, arguments)],
+            [sys.executable, "-c", PROGRAM, *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -65,16 +76,20 @@ class Setting:
         return ("index", self.photos, "--model", self.model, "--runtime", "compiled", "--json")
 
 
+def make_photos(folder: Path, count: int) -> None:
+    chance = np.random.default_rng(1)
+    folder.mkdir()
+    for number in range(count):
+        noise = chance.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number:03d}.png")
+
+
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Setting:
     folder = tmp_path_factory.mktemp("crash")
-    chance = np.random.default_rng(1)
-    (folder / "photos").mkdir()
-    for number in range(PHOTOS):
-        noise = chance.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / "photos" / f"{number:03d}.png")
+    make_photos(folder / "photos", PHOTOS)
     started = time.monotonic()
-    fresh = Setting(folder / "photos", f"local-dir:{tiny_model_dir}", resolve().cache_dir, 0)
+    fresh = Setting(folder / "photos", f"local-dir:{tiny_model_dir}", resolve().cache_dir)
     code, _, err = fresh.run(folder / "whole.clipsearch", *fresh.index)
     assert code == 0, err
     return replace(fresh, seconds=time.monotonic() - started)
@@ -99,8 +114,8 @@ def prove_recovery(setting: Setting, library: Path) -> int:
     report = json.loads(out.splitlines()[-1])
     after = committed(library)
     assert before <= after, "something committed is gone"
-    assert len(after) == PHOTOS
-    assert report["embedded"] == PHOTOS - len(before), "something was embedded twice"
+    assert len(after) == setting.count
+    assert report["embedded"] == setting.count - len(before), "something was embedded twice"
     with Library.open(library) as opened:
         assert len(clipsearch.similar(opened, setting.photos / "005.png", top=3)) == 3
     return len(before)
@@ -138,7 +153,8 @@ def test_killed_at_the_switch_of_models(setting: Setting, tmp_path: Path) -> Non
     library = tmp_path / "killed.clipsearch"
     assert setting.run(library, *setting.index)[0] == 0
     other = f"local-dir:{save_model(tmp_path / 'other', VIT, seed=3)}"
-    index = ("index", "--model", other, "--runtime", "torch", "--json")
+    compile_here(other)
+    index = ("index", "--model", other, "--runtime", "compiled", "--json")
     assert setting.run(library, *index, failpoint="before-switch")[0] == KILLED
     assert json.loads(setting.run(library, "info", "--json")[1])["model"] == setting.model
     code, out, err = setting.run(library, *index)
@@ -183,8 +199,13 @@ def test_killed_at_30_random_moments(setting: Setting, tmp_path: Path) -> None:
     kill_at_random(setting, tmp_path, random.SystemRandom().randrange(10**6), 30)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
 @pytest.mark.parametrize("signals", [1, 2])
-def test_ctrl_c_saves_what_is_done(setting: Setting, tmp_path: Path, signals: int) -> None:
+def test_ctrl_c_saves_what_is_done_and_the_next_run_does_the_rest(
+    setting: Setting, tmp_path: Path, signals: int
+) -> None:
+    make_photos(tmp_path / "photos", MANY_PHOTOS)
+    setting = replace(setting, photos=tmp_path / "photos", count=MANY_PHOTOS)
     library = tmp_path / "stopped.clipsearch"
     process = setting.start(library, *setting.index, "--batch-size", 2)
     deadline = time.monotonic() + 60
@@ -195,5 +216,7 @@ def test_ctrl_c_saves_what_is_done(setting: Setting, tmp_path: Path, signals: in
         process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
+    assert "Run the same command again to continue" in err
     assert "Traceback" not in err
-    prove_recovery(setting, library)
+    done = prove_recovery(setting, library)
+    assert 0 < done < MANY_PHOTOS

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import RESNET, VIT, save_model
+from models import RESNET, VIT, compile_here, save_model
 from PIL import Image
 
 from clipsearch.config import Settings, resolve
 from clipsearch.encoders import Encoder, compile_encoder, is_compiled, load_encoder
 from clipsearch.encoders.loading import start_loading_text
+from clipsearch.encoders.local_model import read_local_model
 from clipsearch.encoders.openclip import load_openclip
 from clipsearch.errors import (
     ClipsearchError,
@@ -56,11 +57,19 @@ def pixels_for(folder: Path, count: int) -> np.ndarray:
     return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in pictures])
 
 
+def compiled_here(folder: Path, settings: Settings) -> str:
+    """The address of a model, whose compiled runtime is made unless a test before has made it."""
+    address = f"local-dir:{folder}"
+    if not is_compiled(read_local_model(folder, address).space(), settings):
+        compile_here(address, settings)
+    return address
+
+
 def test_both_runtimes_agree(model_dir: Path, settings: Settings) -> None:
     address = f"local-dir:{model_dir}"
     torch_encoder = load_encoder(address, settings=replace(settings, runtime="torch"))
     assert torch_encoder.runtime == "torch-cpu"
-    assert compile_encoder(address, settings=settings)
+    compile_here(address, settings)
     compiled = load_encoder(address, settings=settings)
     assert compiled.runtime == "openvino"
     assert (compiled.space, compiled.precision) == (torch_encoder.space, "f32")
@@ -86,8 +95,7 @@ def in_both_precisions(address: str, settings: Settings) -> tuple[Encoder, Encod
 
 
 def test_reduced_precision_stays_close(model_dir: Path, settings: Settings) -> None:
-    address = f"local-dir:{model_dir}"
-    compile_encoder(address, settings=settings)
+    address = compiled_here(model_dir, settings)
     full, reduced = in_both_precisions(address, settings)
     pixels = pixels_for(model_dir, 100)
     ours, theirs = full.encode_images(pixels), reduced.encode_images(pixels)
@@ -114,8 +122,7 @@ def test_reduced_precision_finds_the_same_pictures(real_photos: Path) -> None:
 
 
 def test_a_batch_gives_what_its_pictures_give_alone(model_dir: Path, settings: Settings) -> None:
-    address = f"local-dir:{model_dir}"
-    compile_encoder(address, settings=settings)
+    address = compiled_here(model_dir, settings)
     pixels = pixels_for(model_dir, 19)
     for runtime in ("torch", "compiled"):
         encoder = load_encoder(address, settings=replace(settings, runtime=runtime))
@@ -148,8 +155,7 @@ def test_a_loaded_model_is_in_eval_mode(model_dir: Path) -> None:
 def test_text_and_pictures_are_encoded_where_torch_cannot_be_imported(
     model_dir: Path, settings: Settings
 ) -> None:
-    address = f"local-dir:{model_dir}"
-    compile_encoder(address, settings=settings)
+    address = compiled_here(model_dir, settings)
     script = """
 import sys
 for name in ("torch", "torchvision", "timm"):
@@ -191,8 +197,7 @@ def test_a_damaged_compiled_file_is_made_again(tiny_model_dir: Path, tmp_path: P
 
 
 def test_a_model_loaded_early_is_the_one_that_answers(model_dir: Path, settings: Settings) -> None:
-    address = f"local-dir:{model_dir}"
-    assert compile_encoder(address, settings=settings)
+    address = compiled_here(model_dir, settings)
     expected = load_encoder(address, settings=settings)
     start_loading_text(expected.space.id, replace(settings, model="guessed"))
     early = load_encoder(address, settings=settings)

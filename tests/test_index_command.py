@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,31 +37,31 @@ def paint(path: Path, seed: int) -> None:
 
 
 def test_the_first_run_tells_what_it_did_and_the_second_that_nothing_is_new(
-    run_cli: Run, photos: Path, model: list[str]
+    call_cli: Run, photos: Path, model: list[str]
 ) -> None:
-    first = run_cli("index", photos, *model, "--json")
+    first = call_cli("index", photos, *model, "--json")
     assert first.returncode == 0, first.stderr
     record = json.loads(first.stdout.splitlines()[-1])
     assert record["added"] == record["embedded"] == 4
     assert record["model"] == model[1]
     assert "4 added" in first.stderr
-    second = run_cli("index")
+    second = call_cli("index")
     assert second.returncode == 0
     assert second.stdout == "", "only --json prints on stdout"
     assert "4 unchanged" in second.stderr
 
 
-def test_quiet_says_nothing(run_cli: Run, photos: Path, model: list[str]) -> None:
-    done = run_cli("index", photos, *model, "--quiet")
+def test_quiet_says_nothing(call_cli: Run, photos: Path, model: list[str]) -> None:
+    done = call_cli("index", photos, *model, "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_100_means_that_this_run_met_a_new_failure(
-    run_cli: Run, photos: Path, model: list[str]
+    call_cli: Run, photos: Path, model: list[str]
 ) -> None:
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
     (photos / "empty.png").touch()
-    done = run_cli("index", photos, *model, "--json")
+    done = call_cli("index", photos, *model, "--json")
     assert done.returncode == 100, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     failures = {Path(line["path"]).name: line["failure"] for line in lines if "failure" in line}
@@ -71,13 +69,13 @@ def test_100_means_that_this_run_met_a_new_failure(
     assert "empty" in failures["empty.png"]
     assert lines[-1]["added"] == 4
     assert "clipsearch info --failures" in done.stderr
-    again = run_cli("index")
+    again = call_cli("index")
     assert again.returncode == 0, "the same failures are not new"
-    listed = run_cli("info", "--failures").stdout
+    listed = call_cli("info", "--failures").stdout
     assert "broken.jpg: " in listed
     assert "empty.png: " in listed
     in_json = [
-        json.loads(line) for line in run_cli("info", "--failures", "--json").stdout.splitlines()
+        json.loads(line) for line in call_cli("info", "--failures", "--json").stdout.splitlines()
     ]
     assert {Path(line["path"]).name for line in in_json} == set(failures)
 
@@ -93,73 +91,41 @@ def test_100_means_that_this_run_met_a_new_failure(
     ],
 )
 def test_a_wrong_flag_is_named_and_nothing_is_made(
-    run_cli: Run, photos: Path, library_path: Path, flags: list[str], told: str
+    call_cli: Run, photos: Path, library_path: Path, flags: list[str], told: str
 ) -> None:
-    done = run_cli("index", photos, *flags)
+    done = call_cli("index", photos, *flags)
     assert done.returncode == 2
     assert told in done.stderr
     assert not library_path.exists()
 
 
-def test_a_file_in_place_of_a_folder_is_told_what_to_name(run_cli: Run, photos: Path) -> None:
-    done = run_cli("index", photos / "0.png")
+def test_a_file_in_place_of_a_folder_is_told_what_to_name(call_cli: Run, photos: Path) -> None:
+    done = call_cli("index", photos / "0.png")
     assert done.returncode == 2
     assert f"name the folder it is in: {photos}" in done.stderr
 
 
 def test_a_model_that_is_not_there_leaves_the_library_as_it_was(
-    run_cli: Run, photos: Path, model: list[str], tmp_path: Path
+    call_cli: Run, photos: Path, model: list[str], tmp_path: Path
 ) -> None:
-    assert run_cli("index", photos, *model).returncode == 0
-    done = run_cli("index", "--model", f"local-dir:{tmp_path / 'nowhere'}")
+    assert call_cli("index", photos, *model).returncode == 0
+    done = call_cli("index", "--model", f"local-dir:{tmp_path / 'nowhere'}")
     assert 10 <= done.returncode < 100
     assert "nowhere" in done.stderr
-    record = json.loads(run_cli("info", "--json").stdout)
+    record = json.loads(call_cli("info", "--json").stdout)
     assert (record["model"], record["items"]) == (model[1], 4)
 
 
-def test_flags_of_the_run_are_taken(run_cli: Run, photos: Path, model: list[str]) -> None:
+def test_flags_of_the_run_are_taken(call_cli: Run, photos: Path, model: list[str]) -> None:
     flags = ["--threads", "1", "--batch-size", "2", "--device", "cpu", "--precision", "f32"]
     flags += ["--runtime", "torch"]
-    assert run_cli("index", photos, *model, *flags).returncode == 0
-    (space,) = json.loads(run_cli("info", "--json").stdout)["spaces"]
+    assert call_cli("index", photos, *model, *flags).returncode == 0
+    (space,) = json.loads(call_cli("info", "--json").stdout)["spaces"]
     assert (space["runtime"], space["precision"], space["embedded"]) == ("torch-cpu", "f32", 4)
     paint(photos / "large.png", 9)
-    limited = run_cli("index", "--max-pixels", "100")
+    limited = call_cli("index", "--max-pixels", "100")
     assert limited.returncode == 100
-    assert "large.png" in run_cli("info", "--failures").stdout
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
-def test_ctrl_c_saves_what_is_done_and_the_next_run_does_the_rest(
-    run_cli: Run, tmp_path: Path, library_path: Path, model: list[str]
-) -> None:
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for number in range(700):
-        paint(folder / f"{number:04}.png", number)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "clipsearch", "index", str(folder), *model, "--batch-size", "4"],
-        env={**os.environ, "CLIPSEARCH_LIBRARY": str(library_path)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        thumbnails = library_path / "thumbs"
-        if thumbnails.exists() and sum(1 for _ in thumbnails.glob("*/*.jpg")) > 60:
-            process.send_signal(signal.SIGINT)
-            break
-        time.sleep(0.02)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 130, told
-    assert "Run the same command again to continue" in told
-    assert "Traceback" not in told
-    done = json.loads(run_cli("info", "--json").stdout)["items"]
-    assert 0 < done < 700
-    rest = json.loads(run_cli("index", "--json").stdout.splitlines()[-1])
-    assert rest["embedded"] == 700 - done, "nothing twice"
-    assert run_cli("check").returncode == 0
+    assert "large.png" in call_cli("info", "--failures").stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

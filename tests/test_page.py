@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 from serving import Served, index, running_server
 
+import clipsearch
+from clipsearch.cli import main
+
 CHROMIUM = os.environ.get("CLIPSEARCH_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -175,7 +178,7 @@ def visit(browser: Any, server: Served) -> Iterator[Visit]:
 
 def test_typing_shows_the_right_photo_first(visit: Visit, photos: Path) -> None:
     assert "What are you looking for?" in visit.tab.inner_text("#results")
-    assert visit.type("a cat")[0] == "cat.png"
+    assert visit.type("a cat cutoff:none")[0] == "cat.png"
     assert "25 pictures, embedded model, " in visit.status
     visit.drawn(".cs-hit img")
     scores = [float(text) for text in visit.tab.locator(".cs-score").all_inner_texts()]
@@ -200,8 +203,17 @@ def test_a_click_shows_the_full_picture_and_more_like_it(visit: Visit, photos: P
     assert visit.tab.locator("dialog[open]").count() == 0
 
 
+def test_what_is_not_there_gives_nothing_and_the_closest_on_request(visit: Visit) -> None:
+    assert visit.type("a submarine") == []
+    assert "Nothing found" in visit.tab.inner_text("#results")
+    before = visit.shown
+    visit.tab.get_by_text("Show the closest anyway").click()
+    visit.wait_for_news(before)
+    assert len(visit.names) == 25
+
+
 def test_the_keyboard_is_enough(visit: Visit) -> None:
-    visit.type("a cat")
+    visit.type("a cat cutoff:none")
     visit.tab.locator(".cs-hit").first.focus()
     visit.tab.keyboard.press("ArrowRight")
     visit.tab.keyboard.press("Enter")
@@ -233,7 +245,7 @@ def test_a_dropped_picture_is_searched_alone_and_with_words(visit: Visit, photos
 def test_what_cannot_be_answered_is_one_plain_line(visit: Visit, tmp_path: Path) -> None:
     visit.tab.locator("#search").click()
     visit.wait_for_news("")
-    assert visit.status == "Type what you are looking for, or drop a picture."
+    assert visit.status == "There is nothing to search for: give words, a picture, or both."
     damaged = tmp_path / "damaged.jpg"
     damaged.write_bytes(b"\xff\xd8\xff\xe0 not much of a picture")
     visit.drop(damaged)
@@ -254,7 +266,7 @@ def test_a_file_name_cannot_become_markup(visit: Visit, photos: Path) -> None:
 def test_the_number_of_results_is_kept(visit: Visit) -> None:
     visit.tab.locator("#count input, #count button").first.click()
     visit.tab.get_by_role("option", name="10", exact=True).click()
-    assert len(visit.type("a building")) == 10
+    assert len(visit.type("a building cutoff:none")) == 10
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -264,7 +276,7 @@ def test_everything_fits_wide_and_narrow(
 ) -> None:
     visit.tab.emulate_media(color_scheme=scheme)
     visit.tab.set_viewport_size(size)
-    visit.type("a lion")
+    visit.type("a lion cutoff:none")
     assert visit.overflow() <= 0
     visit.drawn(".cs-hit img")
     visit.tab.screenshot(path=tmp_path / "results.png")
@@ -321,3 +333,25 @@ def test_a_video_plays_from_the_moment_that_was_found(
         assert "At" in dialog.inner_text()
         assert visit.complaints == []
         visit.tab.close()
+
+
+def test_the_review_asks_and_keeps_the_answer(visit: Visit, photos: Path) -> None:
+    words = photos.parent / "mine.txt"
+    words.write_text("cat\ncoffee\nmotorcycle\n")
+    library = photos.parent / "page.clipsearch"
+    flags = ["--vocabulary", str(words), "--library", str(library), "--quiet"]
+    assert main(["tag", *flags]) == 0
+    visit.tab.get_by_text("Review tags").click()
+    visit.tab.locator("#review-tag input, #review-tag textarea").first.fill("cat")
+    visit.tab.locator("#review-ask").click()
+    card = visit.tab.locator(".cs-doubts li", has=visit.tab.get_by_alt_text("cat.png"))
+    card.get_by_text("Yes").click()
+    visit.tab.get_by_text("Kept: 'cat' fits.").wait_for()
+    with clipsearch.open_library(library) as opened:
+        (answer,) = opened.tags.answers()
+        assert opened.paths([answer.item])[answer.item] == [photos / "cat.png"]
+        assert (answer.name, answer.accepted) == ("cat", True)
+    visit.tab.locator("#review-tag input, #review-tag textarea").first.fill("zebra")
+    visit.tab.locator("#review-ask").click()
+    visit.tab.get_by_text("is no tag of the vocabulary").wait_for()
+    assert visit.complaints == []

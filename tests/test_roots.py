@@ -47,14 +47,14 @@ def library_of(library_path: Path) -> Callable[..., None]:
     return add
 
 
-def roots(run_cli: Run) -> list[dict[str, object]]:
-    done = run_cli("roots", "--json")
+def roots(call_cli: Run) -> list[dict[str, object]]:
+    done = call_cli("roots", "--json")
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_folders_are_listed_with_what_they_hold_and_whether_they_are_there(
-    run_cli: Run, photos: Path, library_of: Callable[..., None], tmp_path: Path, library_path: Path
+    call_cli: Run, photos: Path, library_of: Callable[..., None], tmp_path: Path, library_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
     library_of(photos, tmp_path / "other")
@@ -63,7 +63,7 @@ def test_folders_are_listed_with_what_they_hold_and_whether_they_are_there(
         bad = FileState(root.id, "bad.jpg", 1, 1, 1, None, "it is damaged")
         writer.commit(Batch(files=[bad], missing=[library.files(root.id)[0].id]))
     shutil.rmtree(tmp_path / "other")
-    first, second = roots(run_cli)
+    first, second = roots(call_cli)
     assert first == {
         "path": str(photos),
         "pictures": 9,
@@ -73,14 +73,14 @@ def test_folders_are_listed_with_what_they_hold_and_whether_they_are_there(
         "unreachable": None,
     }
     assert (second["reachable"], second["pictures"]) == (False, 0)
-    told = run_cli("roots", "list")
+    told = call_cli("roots", "list")
     assert f"{photos}  9 pictures, 1 missing, 1 not readable" in told.stdout
     assert f"{tmp_path / 'other'}  0 pictures  NOT REACHABLE: No such file" in told.stdout
     assert "roots move OLD NEW" in told.stderr
 
 
 def test_a_moved_folder_keeps_its_items_and_tags_and_nothing_is_read(
-    run_cli: Run, photos: Path, library_of: Callable[..., None], tmp_path: Path, library_path: Path
+    call_cli: Run, photos: Path, library_of: Callable[..., None], tmp_path: Path, library_path: Path
 ) -> None:
     library_of(photos)
     with sqlite3.connect(library_path / "library.db") as database:
@@ -91,7 +91,7 @@ def test_a_moved_folder_keeps_its_items_and_tags_and_nothing_is_read(
         item = library.item_at(photos / "0" / "3.jpg")
         revision = library.revision
     photos.rename(tmp_path / "elsewhere")
-    done = run_cli("roots", "move", photos, tmp_path / "elsewhere", "--json")
+    done = call_cli("roots", "move", photos, tmp_path / "elsewhere", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["found"] == 10
     with Library.open(library_path) as library:
@@ -109,22 +109,22 @@ def test_a_moved_folder_keeps_its_items_and_tags_and_nothing_is_read(
 
 
 def test_a_folder_that_holds_other_files_is_refused_with_the_numbers(
-    run_cli: Run, photos: Path, library_of: Callable[..., None], tmp_path: Path
+    call_cli: Run, photos: Path, library_of: Callable[..., None], tmp_path: Path
 ) -> None:
     library_of(photos)
     new = tmp_path / "new"
     (new / "0").mkdir(parents=True)
     shutil.copy(photos / "0" / "0.jpg", new / "0")
     (new / "0" / "3.jpg").write_bytes(b"of another size")
-    done = run_cli("roots", "move", photos, new)
+    done = call_cli("roots", "move", photos, new)
     assert done.returncode == LibraryError.exit_code
     assert "Of 10 files" in done.stderr
     assert f"1 lie at {new}" in done.stderr
     assert "--force" in done.stderr
-    assert roots(run_cli)[0]["path"] == str(photos)
-    assert run_cli("roots", "move", photos, new, "--force").returncode == 0
-    assert roots(run_cli)[0]["path"] == str(new)
-    done = run_cli("roots", "move", new, tmp_path / "nowhere", "--force")
+    assert roots(call_cli)[0]["path"] == str(photos)
+    assert call_cli("roots", "move", photos, new, "--force").returncode == 0
+    assert roots(call_cli)[0]["path"] == str(new)
+    done = call_cli("roots", "move", new, tmp_path / "nowhere", "--force")
     assert done.returncode == LibraryError.exit_code
     assert "No such file" in done.stderr
 
@@ -147,13 +147,13 @@ def test_a_move_into_or_above_another_folder_is_refused(
 
 
 def test_an_unplugged_folder_marked_missing_by_hand_is_found_again(
-    run_cli: Run, photos: Path, library_of: Callable[..., None], tmp_path: Path, library_path: Path
+    call_cli: Run, photos: Path, library_of: Callable[..., None], tmp_path: Path, library_path: Path
 ) -> None:
     library_of(photos)
     with Library.open(library_path) as library, library.writer() as writer:
         writer.commit(Batch(missing=[file.id for file in library.files(1)]))
     photos.rename(tmp_path / "new")
-    assert run_cli("roots", "move", photos, tmp_path / "new").returncode == 0
+    assert call_cli("roots", "move", photos, tmp_path / "new").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_an_unplugged_folder_marked_missing_by_hand_is_found_again(
         (["list", "x"], "list takes no folder"),
     ],
 )
-def test_other_wishes_are_told_where_to_go(run_cli: Run, arguments: list[str], told: str) -> None:
-    done = run_cli("roots", *arguments)
+def test_other_wishes_are_told_where_to_go(call_cli: Run, arguments: list[str], told: str) -> None:
+    done = call_cli("roots", *arguments)
     assert done.returncode == 2
     assert told in done.stderr

@@ -76,7 +76,7 @@ def assert_same_ranking(hits: list[clipsearch.SearchHit], truth: dict[int, float
 
 @pytest.mark.parametrize("words", ["a cat", "日本語 🐈", "x" * 5000, "  spaced  "])
 def test_words_rank_as_brute_force_does(library: Library, encoder: Encoder, words: str) -> None:
-    hits = clipsearch.search(library, words, encoder=encoder, top=25)
+    hits = clipsearch.search(library, f"{words} cutoff:none", encoder=encoder, top=25)
     assert len(hits) == 25
     assert_same_ranking(hits, brute_force(library, encoder.encode_texts([words.strip()])[0]))
 
@@ -90,7 +90,7 @@ def test_picture_and_words_are_the_sum_of_their_unit_vectors(
         + encoder.encode_images(encoder.preprocess(picture)[None])[0]
     )
     hits = clipsearch.search(
-        library, "at night", image=photos / "moon.png", encoder=encoder, top=10
+        library, "at night cutoff:none", image=photos / "moon.png", encoder=encoder, top=10
     )
     assert_same_ranking(hits, brute_force(library, query))
 
@@ -116,16 +116,16 @@ def test_copies_are_one_hit_with_both_paths(
 def test_similar_to_an_indexed_file_leaves_it_out_and_needs_no_model(
     library: Library, photos: Path
 ) -> None:
-    hits = clipsearch.similar(library, photos / "lion.jpg", top=30)
+    hits = clipsearch.similar(library, photos / "lion.jpg", top=30, everything=True)
     assert len(hits) == 24
     assert "lion.jpg" not in {hit.path.name for hit in hits}
     item = library.item_at(photos / "lion.jpg")
     assert item is not None
-    assert clipsearch.similar(library, item, top=30) == hits
+    assert clipsearch.similar(library, item, top=30, everything=True) == hits
 
 
 def test_top_larger_than_the_library_gives_everything(library: Library, encoder: Encoder) -> None:
-    assert len(clipsearch.search(library, "a", encoder=encoder, top=10_000)) == 25
+    assert len(clipsearch.search(library, "a cutoff:none", encoder=encoder, top=10_000)) == 25
 
 
 def test_questions_that_cannot_be_answered_are_refused(
@@ -159,11 +159,14 @@ def test_a_kept_searcher_notices_new_and_vanished_photos(
     index(folder, path, f"local-dir:{tiny_model_dir}")
     with clipsearch.open_library(path) as library:
         searcher = Searcher(library, encoder=encoder)
-        assert len(searcher.search("a")) == 2
+        assert len(searcher.search("a cutoff:none")) == 2
         shutil.copyfile(photos / "coins.png", folder / "coins.png")
         (folder / "cat.png").unlink()
         index(folder, path, f"local-dir:{tiny_model_dir}")
-        assert {hit.path.name for hit in searcher.search("a")} == {"moon.png", "coins.png"}
+        assert {hit.path.name for hit in searcher.search("a cutoff:none")} == {
+            "moon.png",
+            "coins.png",
+        }
 
 
 def test_an_empty_library_has_no_answers(tmp_path: Path) -> None:

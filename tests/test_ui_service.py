@@ -56,7 +56,7 @@ def service(library: Library) -> Service:
 
 
 def test_words_find_the_asked_number_best_first(service: Service) -> None:
-    answer = service.search("something red", top=3)
+    answer = service.search("something red", top=3, everything=True)
     assert [found.rank for found in answer.found] == [1, 2, 3]
     scores = [found.score for found in answer.found]
     assert scores == sorted(scores, reverse=True)
@@ -74,7 +74,7 @@ def test_a_picture_finds_itself_first(service: Service, folder: Path, colour: st
 
 def test_words_and_a_picture_are_searched_together(service: Service, folder: Path) -> None:
     def scores(**asked: object) -> dict[int, float]:
-        answer = service.search(top=5, **asked)  # type: ignore[arg-type]
+        answer = service.search(top=5, everything=True, **asked)  # type: ignore[arg-type]
         return {found.item: found.score for found in answer.found}
 
     words, picture = "a box", folder / "red.jpg"
@@ -84,8 +84,8 @@ def test_words_and_a_picture_are_searched_together(service: Service, folder: Pat
 
 
 def test_more_like_an_item_leaves_the_item_out(service: Service) -> None:
-    item = service.search("anything", top=1).found[0].item
-    others = [found.item for found in service.search(item=item, top=10).found]
+    item = service.search("anything", top=1, everything=True).found[0].item
+    others = [found.item for found in service.search(item=item, top=10, everything=True).found]
     assert len(others) == len(COLOURS) - 1
     assert item not in others
 
@@ -131,10 +131,10 @@ def test_new_photos_and_vanished_ones_are_noticed(
     index(path, photos, f"local-dir:{tiny_model_dir}")
     with Library.open(path) as library:
         service = Service(library, settings=resolve({}, library.settings()))
-        assert len(service.search("red", top=5).found) == 1
+        assert len(service.search("red", top=5, everything=True).found) == 1
         (photos / "blue.jpg").write_bytes((folder / "blue.jpg").read_bytes())
         index(path, photos, f"local-dir:{tiny_model_dir}")
-        found = service.search("red", top=5).found
+        found = service.search("red", top=5, everything=True).found
         assert {one.path.name for one in found} == {"red.jpg", "blue.jpg"}
         assert service.summary().items == 2
         (photos / "red.jpg").unlink()

@@ -25,8 +25,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from clipsearch.album_files import export_album
 from clipsearch.config import Settings, resolve
 from clipsearch.library import Library
+from clipsearch.searcher import Searcher
 from indexer import dirty, watched_roots
 from indexer.decoders import Decoder
 from indexer.dirty import DirtyPlaces, Work
@@ -475,6 +477,21 @@ def test_what_is_added_renamed_and_deleted_is_followed(
     shutil.rmtree(photos / "moved")
     watching.until(lambda: names(library) == ["2.png"])
     assert watching.total("embedded") == 2, "a rename costs none"
+
+
+def test_an_exported_album_is_kept_current(
+    watch: Callable[..., Watching], library: Library, photos: Path, tmp_path: Path
+) -> None:
+    library.albums.save("All", "format:png")
+    folder = tmp_path / "album"
+    export_album(library, Searcher(library), "All", folder)
+    watching = watch()
+    paint(photos / "new.png", 9)
+    watching.until(lambda: watching.heard("album"))
+    assert (folder / "new.png").resolve() == photos / "new.png"
+    (photos / "new.png").unlink()
+    watching.until(lambda: len(watching.heard("album")) == 2)
+    assert not (folder / "new.png").is_symlink()
 
 
 def test_hidden_files_other_files_and_the_librarys_own_are_no_change(

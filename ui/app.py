@@ -13,6 +13,7 @@ import gradio as gr
 from clipsearch.errors import ClipsearchError, QueryError
 from ui import markup
 from ui.guard import uploaded_file
+from ui.review import add_review
 from ui.service import Service
 
 HERE = Path(__file__).parent
@@ -56,7 +57,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
                 with gr.Row():
                     words = gr.Textbox(
                         label="Describe the picture",
-                        placeholder="a dog on the beach",
+                        placeholder="a dog on the beach -people after:2023",
                         elem_id="words",
                         lines=1,
                         max_lines=1,
@@ -84,35 +85,53 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
                 elem_id="picture",
             )
         liked = gr.Number(visible=False, precision=0)  # the item whose like is on show
+        gr.HTML(markup.query_help(), elem_id="query-help")
         status = gr.HTML(elem_id="status")
         results = gr.HTML(elem_id="results", js_on_load=_script("results.js"))
         shown = gr.HTML(elem_id="shown", js_on_load=_script("picture.js"))
+        add_review(service)
 
         def welcome() -> tuple[str, str, str]:
             summary = service.summary()
             body = markup.hint() if summary.items else markup.empty_library(summary)
             return markup.heading(summary), "", body
 
-        def search(text: str, image: Dropped, top: int) -> tuple[None, str, str]:
+        def search(
+            text: str, image: Dropped, top: int, everything: bool = False
+        ) -> tuple[None, str, str]:
             dropped = uploaded_file(uploads, image["path"]) if image else None
-            answer = service.search(text, picture=dropped, top=int(top))
+            answer = service.search(text, picture=dropped, top=int(top), everything=everything)
             return None, markup.answered(answer), _body(service, answer)
 
-        def similar(item: float, top: int) -> tuple[int, str, str]:
-            answer = service.search(item=int(item), top=int(top))
+        def similar(item: float, top: int, everything: bool = False) -> tuple[int, str, str]:
+            answer = service.search(item=int(item), top=int(top), everything=everything)
             about = _like(service, int(item))
             return int(item), markup.answered(answer, about), _body(service, answer)
 
         def similar_to_shown(top: int, event: gr.EventData) -> tuple[int, str, str]:
             return similar(event.item, top)
 
-        def again(text: str, image: Dropped, item: float | None, top: int) -> Any:
+        def again(
+            text: str, image: Dropped, item: float | None, top: int, everything: bool = False
+        ) -> Any:
             if item is not None:
-                return similar(item, top)
-            return search(text, image, top) if text.strip() or image else [gr.skip()] * 3
+                return similar(item, top, everything)
+            if text.strip() or image:
+                return search(text, image, top, everything)
+            return [gr.skip()] * 3
+
+        def closest(text: str, image: Dropped, item: float | None, top: int) -> Any:
+            return again(text, image, item, top, everything=True)
 
         def show(event: gr.EventData) -> tuple[Any, str]:
-            return gr.skip(), markup.picture(service.picture(int(event.item)), float(event.score))
+            return gr.skip(), markup.picture(
+                service.picture(int(event.item)), float(event.score) if event.score else None
+            )
+
+        def judge(text: str, top: int, event: gr.EventData) -> tuple[None, str, str]:
+            service.judge(text, int(event.item), relevant=bool(event.relevant))
+            answer = service.search(text, with_answers=True, top=int(top))
+            return None, markup.answered(answer, ", by your thumbs"), _body(service, answer)
 
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         page.load(_told(welcome, 3), None, [heading, status, results], **quiet)
@@ -132,7 +151,9 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
             **asked,
         )
         count.input(_told(again, 3), [words, picture, liked, count], **asked)
+        results.show_closest(_told(closest, 3), [words, picture, liked, count], **asked)
         results.open_picture(_told(show, 2), None, [status, shown], **quiet)
+        shown.judge(_told(judge, 3), [words, count], **asked)
         shown.find_similar(_told(similar_to_shown, 3), count, **asked).then(
             lambda: ("", None), None, [words, picture], **quiet
         )
@@ -149,8 +170,8 @@ def _told(answer: Callable[P, Any], outputs: int) -> Callable[P, Any]:
         kept = [gr.skip()] * outputs
         try:
             return answer(*arguments, **named)
-        except QueryError:
-            kept[-2] = markup.status("Type what you are looking for, or drop a picture.")
+        except QueryError as error:
+            kept[-2] = markup.mistake(error)
         except ClipsearchError as error:
             kept[-2] = markup.status(str(error), failed=True)
         except Exception:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clipsearch.errors import ImageNotFoundError
@@ -19,7 +19,7 @@ from clipsearch.errors import ImageNotFoundError
 # What the page is made of, and of gradio's programming interface what the page needs. The rest,
 # such as fetching addresses on a visitor's behalf or recording runs, has no business here.
 _SERVED = frozenset(
-    ("thumb", "view", "original", "favicon.ico", "robots.txt", "manifest.json")
+    ("api", "thumb", "view", "original", "favicon.ico", "robots.txt", "manifest.json")
 ).union(("assets", "static", "config", "theme.css"))
 _GRADIO_SERVED = frozenset(
     ("queue", "upload", "upload_progress", "heartbeat", "startup-events", "app_id")
@@ -27,6 +27,9 @@ _GRADIO_SERVED = frozenset(
 _GRADIO = "/gradio_api/"
 _GRADIO_FILE = "/gradio_api/file="
 _GRADIO_UPLOAD = "/gradio_api/upload"
+_API = "/api/"
+_API_UPLOAD = "/api/search"
+MAX_UPLOAD_BYTES = 200 * 2**20
 _MAX_QUESTION_BYTES = 1_000_000
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
@@ -86,10 +89,14 @@ class Guard:
             await send(message)
 
         answer = self._refusal(scope)
-        if answer is None and _is_question(scope):
+        if answer is None and scope["path"] == _API_UPLOAD and scope["method"] == "POST":
+            answer = _upload_refusal(Headers(scope=scope))
+        elif answer is None and _is_question(scope):
             body = await _whole_body(receive)
             answer = self._question_refusal(body)
             receive = _replayed(body, receive)
+        if answer is not None and scope["path"].startswith(_API):
+            answer = _as_json(answer)
         await (answer or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
@@ -209,6 +216,25 @@ def _replayed(body: bytes | None, rest: Receive) -> Receive:
 
 def _refused(status: int, reason: str) -> Response:
     return PlainTextResponse(reason, status_code=status, headers={"cache-control": "no-store"})
+
+
+def _upload_refusal(headers: Headers) -> Response | None:
+    """Keeps an upload for the REST interface within the limit, before any of it is read."""
+    length = headers.get("content-length", "")
+    if not length.isascii() or not length.isdigit():
+        return _refused(411, "An upload has to say its length.")
+    if int(length[:16]) > MAX_UPLOAD_BYTES:
+        return _refused(413, f"An upload has at most {MAX_UPLOAD_BYTES:,} bytes.")
+    return None
+
+
+def _as_json(answer: Response) -> Response:
+    """A refusal as the REST interface gives its errors; a redirect stays what it is."""
+    if answer.status_code < 400:
+        return answer
+    said = {"status": answer.status_code, "message": bytes(answer.body).decode()}
+    kept = {n: v for n, v in answer.headers.items() if n not in ("content-length", "content-type")}
+    return JSONResponse({"error": said}, answer.status_code, kept)
 
 
 def _same(given: str, expected: str) -> bool:

@@ -7,6 +7,9 @@ from html import escape as escape_html
 from pathlib import Path
 
 from clipsearch.command import clock
+from clipsearch.errors import QueryError
+from clipsearch.query import parse, words
+from clipsearch.query.fields import FILTERS, OPTIONS, TERMS
 from ui.service import Answer, Found, Picture, Summary
 
 _LEAST_RATIO, _GREATEST_RATIO = 0.5, 2.6  # so that a panorama does not take a whole screen
@@ -33,10 +36,52 @@ def status(text: str, *, failed: bool = False) -> str:
 
 
 def answered(answer: Answer, about: str = "") -> str:
-    """The status line after a search, such as ``25 pictures, embedded model, 0.03 s``."""
+    """The status line after a search, such as ``25 pictures, embedded model, 0.03 s``.
+
+    Where the query was more than plain words, what was understood stands beside it.
+    """
     count = _pictures(len(answer.found))
     elapsed = "under 0.01" if answer.elapsed_s < 0.01 else f"{answer.elapsed_s:.2f}"
-    return status(f"{count}{about}, {answer.model or 'no'} model, {elapsed} s")
+    line = status(f"{count}{about}, {answer.model or 'no'} model, {elapsed} s")
+    if all(parse(piece) == words(piece) for piece in answer.understood):
+        return line
+    pieces = "".join(f"<li><code>{escape(piece)}</code></li>" for piece in answer.understood)
+    return f"{line}<ul class='cs-understood' aria-label='Understood as'>{pieces}</ul>"
+
+
+def mistake(error: QueryError) -> str:
+    """What is wrong in a query, and the place with a caret under it."""
+    if "line" not in error.fields:
+        return status(str(error), failed=True)
+    shown = f"{error.fields['line']}\n{error.fields['marked']}"
+    return (
+        f"{status(str(error.fields['message']), failed=True)}"
+        f"<pre class='cs-mistake'>{escape(shown)}</pre>"
+    )
+
+
+def query_help() -> str:
+    """What can be typed, folded away until it is asked for."""
+    groups = "".join(
+        f"<tr><th colspan='2' scope='colgroup'>{title}</th></tr>"
+        + "".join(
+            f"<tr><td><code>{escape(entry.example)}</code></td><td>{escape(entry.help)}</td></tr>"
+            for entry in entries
+        )
+        for title, entries in (
+            ("Ranked by", TERMS),
+            ("Only those; with - before it, only the others", FILTERS),
+            ("The answer", OPTIONS),
+        )
+    )
+    return (
+        "<details class='cs-help'><summary>What a query can say</summary>"
+        "<p>Words are searched for as they are. <code>-people</code> is what should not be there, "
+        "<code>+snow</code> what should be there, too, <code>0.5:&quot;warm light&quot;</code> "
+        "counts half, and <code>&quot;quotes&quot;</code> make anything literal. "
+        "Commas mean or: <code>format:png,webp</code>.</p>"
+        f"<table>{groups}</table></details>"
+    )
 
 
 def hint() -> str:
@@ -59,7 +104,12 @@ def empty_library(summary: Summary) -> str:
 
 
 def nothing_found() -> str:
-    return _note("Nothing found", "Try other words, or index more folders.")
+    """What stands there when nothing is relevant, and how to see what comes closest."""
+    return _note(
+        "Nothing found",
+        "No picture here seems to show that. Try other words, or index more folders."
+        "<br><button type='button' class='cs-closest'>Show the closest anyway</button>",
+    )
 
 
 def _note(title: str, html: str) -> str:
@@ -74,7 +124,11 @@ def gallery(answer: Answer) -> str:
 
 def _tile(found: Found) -> str:
     name = escape(found.path.name)
-    badge = ""
+    badge, score = "", ""
+    if found.score is not None:
+        score = (
+            f"<span class='cs-score' aria-label='score {found.score:.3f}'>{found.score:.3f}</span>"
+        )
     if found.time_s is not None:
         name = f"{name} at {clock(found.time_s)}"
         badge = f"<span class='cs-time'>▶ {clock(found.time_s)}</span>"
@@ -82,11 +136,9 @@ def _tile(found: Found) -> str:
     return (
         f"<li style='--ratio:{ratio:.3f}'>"
         f"<button type='button' class='cs-hit' data-item='{found.item}' "
-        f"data-score='{found.score:.8f}' title='{name}'>"
+        f"data-score='{'' if found.score is None else f'{found.score:.8f}'}' title='{name}'>"
         f"<img src='thumb/{found.item}' alt='{name}' loading='lazy' decoding='async'>"
-        f"{badge}"
-        f"<span class='cs-score' aria-label='score {found.score:.3f}'>{found.score:.3f}</span>"
-        "</button></li>"
+        f"{badge}{score}</button></li>"
     )
 
 
@@ -104,6 +156,10 @@ def picture(shown: Picture, score: float | None) -> str:
         f"<section><h2>{name}</h2><dl>{facts}</dl>"
         "<div class='cs-actions'>"
         f"<button type='button' class='cs-similar' data-item='{shown.item}'>More like this</button>"
+        f"<button type='button' class='cs-thumb' data-item='{shown.item}' data-relevant='1' "
+        "title='This is what I meant' aria-label='Thumb up'>👍</button>"
+        f"<button type='button' class='cs-thumb' data-item='{shown.item}' data-relevant='0' "
+        "title='This is not what I meant' aria-label='Thumb down'>👎</button>"
         f"<a href='original/{shown.item}' target='_blank' rel='noopener'>Original</a>"
         "</div><div class='cs-steps'>"
         "<button type='button' data-step='-1' aria-label='Previous picture'>←</button>"
@@ -135,6 +191,7 @@ def _facts(shown: Picture, score: float | None) -> list[tuple[str, str]]:
         facts.append(("Caption", "<br>".join(escape(text) for text in shown.captions)))
     for term, text in (
         ("Tags", ", ".join(shown.tags)),
+        ("Tags by the model", ", ".join(shown.model_tags)),
         ("Place", shown.place),
         ("Camera", shown.camera),
         ("Exposure", shown.exposure),

@@ -31,11 +31,15 @@ watch("value", () => {
 
 element.addEventListener("click", (event) => {
   const similar = event.target.closest(".cs-similar");
+  const thumb = event.target.closest(".cs-thumb");
   const stepper = event.target.closest("[data-step]");
   if (similar) {
     shown().close("similar");
     trigger("find_similar", { item: Number(similar.dataset.item) });
     window.scrollTo({ top: 0 }); // the best of the new answers stand at the top
+  } else if (thumb) {
+    shown().close("judged");
+    trigger("judge", { item: Number(thumb.dataset.item), relevant: thumb.dataset.relevant === "1" });
   } else if (stepper) {
     step(Number(stepper.dataset.step));
   } else if (event.target.closest(".cs-close") || event.target === shown()) {

@@ -17,11 +17,11 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from clipsearch.errors import PortInUseError, ServerError, TokenRequiredError
-from ui.guard import Guard, is_loopback
+from ui.guard import MAX_UPLOAD_BYTES, Guard, is_loopback
+from ui.rest import rest_routes
 from ui.routes import picture_routes
 from ui.service import Service
 
-_MAX_UPLOAD_BYTES = 200 * 2**20
 _PATIENCE_S = 2  # how long open connections may finish after Ctrl-C
 
 
@@ -126,6 +126,7 @@ def build_app(service: Service, address: Address, *, token: str, uploads: Path) 
 
     app = FastAPI(title="clipsearch", docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(picture_routes(service))
+    app.include_router(rest_routes(service, uploads))
     gradio.mount_gradio_app(
         app,
         build_page(service, uploads),
@@ -134,7 +135,7 @@ def build_app(service: Service, address: Address, *, token: str, uploads: Path) 
         server_port=address.port,
         footer_links=[],
         show_error=False,
-        max_file_size=_MAX_UPLOAD_BYTES,
+        max_file_size=MAX_UPLOAD_BYTES,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,

@@ -6,7 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ from clipsearch.errors import (
     ImageNotFoundError,
     ImageUnreadableError,
     NotInLibraryError,
+    QueryError,
 )
 from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, make_thumbnail
-from clipsearch.library import ItemRecord, Library, camera_name
+from clipsearch.library import Counts, ItemRecord, Library, camera_name
+from clipsearch.query import parse, print_pieces
 from clipsearch.searcher import Searcher
+from clipsearch.tagging.review import Doubt, Review
+from clipsearch.tagging.vocabulary import BUILT_IN
 from indexer.picture_reading import PictureReader
 
 VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
@@ -58,15 +62,16 @@ class Summary:
 
 @dataclass(frozen=True)
 class Found:
-    """One answer: ``score`` is the cosine to the question; sizes are of the upright picture."""
+    """One answer: ``score`` is that of ``SearchHit``; sizes are of the upright picture."""
 
     rank: int
-    score: float
+    score: float | None
     item: int
     path: Path
     width: int
     height: int
     time_s: float | None = None  # where in the video, for a moment of one
+    probability: float | None = None  # that of ``SearchHit``
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Answer:
     found: tuple[Found, ...]
     model: str
     elapsed_s: float
+    understood: tuple[str, ...] = ()  # the query's parts, as clipsearch writes them
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ class Picture:
     place: str | None = None
     tags: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
+    model_tags: tuple[str, ...] = ()  # given by a model, not by a person
 
 
 @dataclass(frozen=True)
@@ -127,9 +134,12 @@ class Service:
     ) -> None:
         self._library = library
         self._settings = settings
+        self._encoder = encoder
         self._notify = notify or (lambda _: None)
         self._reader = PictureReader(settings.max_pixels)
-        self._searcher = Searcher(library, settings=settings, encoder=encoder, notify=notify)
+        self._searcher = Searcher(
+            library, settings=settings, encoder=encoder, opens_files=False, notify=notify
+        )
 
     def warm_up_in_background(self) -> threading.Thread:
         """Loads index and model in a thread, so that the first question need not wait for them."""
@@ -152,23 +162,36 @@ class Service:
             library=self._library.path,
         )
 
+    def counts(self) -> Counts:
+        """How much the library holds."""
+        return self._library.counts()
+
     def search(
         self,
         words: str = "",
         *,
         picture: Path | None = None,
         item: int | None = None,
+        with_answers: bool = False,
         top: int,
+        everything: bool = False,
     ) -> Answer:
-        """Finds the ``top`` pictures nearest to words, a picture file, an item, or their sum.
+        """Answers a query (docs/query.md), a picture file, an item, or their sum.
 
-        Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
+        ``with_answers`` moves the question by the thumbs that were given to these words. A query
+        may name items but no files. ``everything`` gives the nearest, also where nothing is
+        relevant. Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
         """
         started = time.perf_counter()
+        query = parse(words)
+        given = self._library.opinions.answers(words.strip()) if with_answers else []
+        given = [answer for answer in given if self._searcher.holds(answer.item)]
         hits = self._searcher.search(
-            words,
+            replace(query, cutoff="none") if everything else query,
             image=None if picture is None else self._query_picture(picture),
             item=item,
+            more_like=[answer.item for answer in given if answer.relevant],
+            less_like=[answer.item for answer in given if not answer.relevant],
             top=top,
         )
         elapsed_s = time.perf_counter() - started
@@ -182,11 +205,26 @@ class Service:
                 width=records[hit.item].width,
                 height=records[hit.item].height,
                 time_s=records[hit.item].time_s,
+                probability=hit.probability,
             )
             for hit in hits
             if hit.item in records
         )
-        return Answer(found, self.summary().model or "", elapsed_s)
+        model = self.summary().model or ""
+        return Answer(found, model, elapsed_s, tuple(print_pieces(query)))
+
+    def judge(self, words: str, item: int, *, relevant: bool) -> None:
+        """Keeps a thumb up or down for an answer to these words; the same again takes it back.
+
+        QueryError where there are no words to answer, NotInLibraryError for an unknown item.
+        """
+        asked = words.strip()
+        if not any(term.kind == "text" for term in parse(asked).terms):
+            raise QueryError(reason="A thumb answers words: search by some first.")
+        self._record(item)
+        before = {answer.item: answer.relevant for answer in self._library.opinions.answers(asked)}
+        said = None if before.get(item) == relevant else relevant
+        self._library.opinions.answer(asked, item, relevant=said)
 
     def _query_picture(self, path: Path) -> Image.Image:
         """Opens an uploaded picture; its name on this machine would mean nothing to the sender."""
@@ -219,7 +257,40 @@ class Service:
             place=_place(facts),
             tags=tuple(dict.fromkeys(name for name, _ in said.tags)),
             captions=tuple(dict.fromkeys(text for text, _ in said.captions)),
+            model_tags=tuple(
+                dict.fromkeys(
+                    tag.name for tag in self._library.tags.of_items([item]) if tag.source == "model"
+                )
+            ),
         )
+
+    def doubts(self, tag: str | None, limit: int) -> list[Doubt]:
+        """What a review asks next: of one tag, or of all that the built-in vocabulary gave.
+
+        TaggingError where there are no such tags.
+        """
+        return self._review(tag).queue(tag, limit)
+
+    def answer_doubt(self, item: int, tag: str, *, accepted: bool) -> None:
+        """Keeps an answer, and moves the tag's cut-off."""
+        review = self._review(tag)
+        (review.accept if accepted else review.reject)(item, tag)
+
+    def _review(self, tag: str | None) -> Review:
+        """The vocabulary that holds a tag, read anew: other processes tag, too."""
+        known = self._library.tags.vocabularies()
+        names = sorted(known, key=lambda name: name != BUILT_IN) or [BUILT_IN]
+        for name in names:
+            review = Review(
+                self._library,
+                name,
+                settings=self._settings,
+                encoder=self._encoder,
+                notify=self._notify,
+            )
+            if tag is None or review.holds(tag):
+                return review
+        return review
 
     def thumbnail(self, item: int) -> EncodedPicture:
         """The item's small picture: the one made while indexing, else made now from its file.

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from clipsearch.encoders.addresses import resolve_address
-from clipsearch.encoders.loading import compile_encoder, is_compiled, load_encoder
+from clipsearch.encoders.loading import (
+    compile_encoder,
+    is_compiled,
+    load_encoder,
+    may_use_compiled,
+)
 from clipsearch.encoders.protocol import Encoder
 from clipsearch.encoders.registry import ModelEntry, known_models
 
@@ -14,5 +19,6 @@ __all__ = [
     "is_compiled",
     "known_models",
     "load_encoder",
+    "may_use_compiled",
     "resolve_address",
 ]

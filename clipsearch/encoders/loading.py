@@ -41,7 +41,7 @@ def load_encoder(
     """
     settings = settings or resolve()
     address = resolve_address(address, settings=settings, notify=notify)
-    if _may_use_compiled(settings):
+    if may_use_compiled(settings):
         wanted = space or _space_without_torch(address, settings)
         compiled = _load_compiled(address, wanted, settings) if wanted is not None else None
         if compiled is not None:
@@ -75,6 +75,15 @@ def is_compiled(space: EmbeddingSpace, settings: Settings) -> bool:
     if folder is None or manifest is None:
         return False
     return all(is_sound(folder, tower, manifest) for tower in TOWERS)
+
+
+def may_use_compiled(settings: Settings) -> bool:
+    """True if a model is loaded in the compiled runtime where that has been made."""
+    if settings.runtime == "compiled" and settings.device == "cuda":
+        raise DeviceError(reason="The compiled runtime is for CPUs: use --runtime torch for a GPU")
+    if settings.runtime == "torch" or settings.device == "cuda":
+        return False
+    return settings.runtime == "compiled" or settings.device == "cpu" or not _has_nvidia_gpu()
 
 
 def compile_encoder(
@@ -119,14 +128,6 @@ def compile_encoder(
     return True
 
 
-def _may_use_compiled(settings: Settings) -> bool:
-    if settings.runtime == "compiled" and settings.device == "cuda":
-        raise DeviceError(reason="The compiled runtime is for CPUs: use --runtime torch for a GPU")
-    if settings.runtime == "torch" or settings.device == "cuda":
-        return False
-    return settings.runtime == "compiled" or settings.device == "cpu" or not _has_nvidia_gpu()
-
-
 def _has_nvidia_gpu() -> bool:
     """Whether importing torch to ask for CUDA is worth its seconds."""
     return Path("/dev/nvidia0").exists() or (
@@ -153,7 +154,7 @@ def start_loading_text(space_id: str, settings: Settings) -> None:
     Does nothing where the model has not been compiled, or its files are damaged.
     """
     folder = settings.compiled_dir / space_id
-    encoder = _read_compiled(folder, settings) if _may_use_compiled(settings) else None
+    encoder = _read_compiled(folder, settings) if may_use_compiled(settings) else None
     if encoder is not None:
         encoder.start_loading_text()
         _started[folder, _relevant(settings)] = encoder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 
@@ -30,7 +32,7 @@ def spare_unused_tokens(model: torch.nn.Module) -> bool:
     saves nine tenths of a layer, of ViT-B's twelve 7 % of all arithmetic. False, and nothing
     changed, for a model that pools in another way.
     """
-    visual = getattr(model, "visual", None)
+    visual: Any = getattr(model, "visual", None)
     if type(visual) is not VisionTransformer or visual.output_tokens:
         return False
     if visual.attn_pool is not None or visual.pool_type != "tok":

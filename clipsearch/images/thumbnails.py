@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 THUMBNAIL_SIDE = 320
 THUMBNAIL_SUFFIX = ".jpg"
@@ -20,6 +21,17 @@ def make_thumbnail(image: Image.Image, side: int = THUMBNAIL_SIDE) -> bytes:
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=_QUALITY)
     return buffer.getvalue()
+
+
+def read_tile(thumbnail: Path, side: int) -> Image.Image | None:
+    """The middle square of a thumbnail of our own making, made small; None if it is not there."""
+    try:
+        with Image.open(thumbnail) as image:
+            image.draft("RGB", (side, side))
+            tile = ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BILINEAR)
+    except (OSError, ValueError, SyntaxError):  # it is a cache: gone, or damaged
+        return None
+    return tile
 
 
 def _reduced(image: Image.Image, side: int) -> Image.Image:

@@ -170,6 +170,19 @@ def _best(ids: Ids, scores: Scores, k: int) -> Neighbours:
     return Neighbours(ids[order], np.clip(scores[order], -1.0, 1.0))
 
 
+def write_index(ids: Ids, rows: Matrix, path: Path) -> None:
+    """Writes an inner-product index of (n, dim) rows by id, for other programs' FAISS.
+
+    Raises StorageError.
+    """
+    index = _faiss().IndexIDMap2(_faiss().IndexFlatIP(rows.shape[1]))
+    index.add_with_ids(np.ascontiguousarray(rows), ids)
+    try:
+        _faiss().write_index(index, str(path))
+    except (RuntimeError, TypeError, OSError) as error:  # TypeError: a path that is not UTF-8
+        raise StorageError(path=path, reason=error, advice="choose another place") from error
+
+
 def _faiss() -> Any:
     """The module itself, imported when an index is written or a GPU may help."""
     import faiss

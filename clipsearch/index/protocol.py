@@ -23,6 +23,16 @@ class VectorIndex(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def ids(self) -> Ids:
+        """All ids, ascending."""
+        ...
+
+    @property
+    def rows(self) -> Matrix:
+        """The vectors of ``ids``, (n, dim), not to be changed."""
+        ...
+
     def put(self, ids: Ids, vectors: Matrix) -> None:
         """Adds (n, dim) unit rows under (n,) ids, replacing those that are known.
 

@@ -1,6 +1,8 @@
 """The library: what is known of the photos, kept so that nothing committed is ever lost."""
 
+from clipsearch.library.albums import LINKS, PLAYLIST, Album, AlbumExport
 from clipsearch.library.library import Library
+from clipsearch.library.opinions import Answered
 from clipsearch.library.records import (
     MOMENT,
     PICTURE,
@@ -25,9 +27,14 @@ from clipsearch.library.statistics import camera_name, failure_kind
 from clipsearch.library.writing import LibraryWriter
 
 __all__ = [
+    "LINKS",
     "MOMENT",
     "PICTURE",
+    "PLAYLIST",
     "VIDEO",
+    "Album",
+    "AlbumExport",
+    "Answered",
     "Batch",
     "CheckReport",
     "Counts",

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, StorageError, VectorError
+from clipsearch.library.albums import Albums
 from clipsearch.library.checking import check_library
 from clipsearch.library.database import Database
+from clipsearch.library.facts import Facts
 from clipsearch.library.lock import writer_lock
+from clipsearch.library.opinions import Opinions
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import (
     CheckReport,
@@ -31,6 +34,7 @@ from clipsearch.library.records import (
     Words,
 )
 from clipsearch.library.statistics import count_statistics
+from clipsearch.library.tags import TagReader
 from clipsearch.library.writing import LibraryWriter
 from clipsearch.vectors import EmbeddingSpace, Ids, Matrix, from_bytes
 
@@ -53,6 +57,8 @@ class Library:
 
     def __init__(self, path: Path, database: Database) -> None:
         self.path = path
+        self.albums = Albums(database)
+        self.opinions = Opinions(database)
         self._database = database
 
     @classmethod
@@ -178,6 +184,11 @@ class Library:
         """The one writer; LibraryLockedError if another process has it. Readers go on."""
         with writer_lock(self.path):
             yield LibraryWriter(self.path, self._database)
+
+    @property
+    def tags(self) -> TagReader:
+        """Tags, answers about them, and the sidecars they were written to."""
+        return TagReader(self._database)
 
     # --- spaces and vectors -----------------------------------------------------------------
 
@@ -309,8 +320,12 @@ class Library:
     def paths(self, ids: Sequence[int]) -> dict[int, list[Path]]:
         """The files that are there of each item, sorted; items without any are left out."""
         rows = self._rows(
-            """SELECT item_id, path, relpath FROM present_file JOIN root ON root.id = root_id
-            WHERE item_id IN (SELECT value FROM json_each(:ids))""",
+            # Not through present_file, which would be walked as a whole for a few items.
+            """SELECT item.id, path, relpath FROM item
+            JOIN file ON file.item_id = coalesce(item.parent_id, item.id)
+            JOIN root ON root.id = root_id
+            WHERE item.id IN (SELECT value FROM json_each(:ids))
+            AND missing_since IS NULL AND item.kind <> 'video'""",
             ids=_as_json(ids),
         )
         found: dict[int, list[Path]] = {}
@@ -346,6 +361,10 @@ class Library:
         """The pictures and moments that have at least one file that is there, ascending."""
         rows = self._rows("SELECT DISTINCT item_id FROM present_file ORDER BY item_id")
         return np.array([row[0] for row in rows], dtype=np.int64)
+
+    def facts(self) -> Facts:
+        """What filters look at, as it is now."""
+        return Facts(self._database.reading)
 
     # --- plumbing ---------------------------------------------------------------------------
 

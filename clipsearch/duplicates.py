@@ -1,0 +1,254 @@
+"""Duplicates in tiers: identical files, versions of a picture, bursts, look-alikes.
+
+Each tier is looked for among what the tiers before it left: of a set of versions only the best can
+be part of a burst. Nothing is ever deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipsearch.copies import (
+    Pairs,
+    Pictures,
+    copies,
+    copy_groups,
+    nearness,
+    rating_of,
+    version_quality,
+)
+from clipsearch.errors import NotInLibraryError, UsageError
+from clipsearch.library import Library
+from clipsearch.near_pairs import NearPairs, near_pairs
+from clipsearch.stars import stars
+
+IDENTICAL, SAME, BURST, ALIKE = "identical", "same", "burst", "alike"
+TIERS = (IDENTICAL, SAME, BURST, ALIKE)
+DEFAULT_BURST_S = 10.0
+
+__all__ = ["TIERS", "DuplicateGroup", "Shot", "copy_groups", "find_duplicates", "tell_apart"]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A picture in a group. ``cosine`` is that to the group's best, 1 for the best itself."""
+
+    item: int
+    paths: tuple[Path, ...]
+    cosine: float
+    width: int
+    height: int
+    bytes: int
+    rating: int | None
+    taken_at: str | None
+    sharpness: float | None  # in bursts and look-alikes: compares shots of one scene
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """The shot that is proposed to be kept, and the others.
+
+    In the tier of identical files the best is a file, and the one other shot holds its copies.
+    """
+
+    tier: str
+    best: Shot
+    others: tuple[Shot, ...]
+
+
+def find_duplicates(
+    library: Library,
+    *,
+    tiers: Sequence[str] = TIERS,
+    burst_s: float = DEFAULT_BURST_S,
+    alike: float | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> list[DuplicateGroup]:
+    """Groups of the given tiers, in the order of ``TIERS``, the largest groups first.
+
+    A burst is near pictures that were taken at most ``burst_s`` seconds from the best of them.
+    ``alike`` is the least cosine of look-alikes; by default it follows from the library's own
+    vectors. UsageError for values that cannot be used.
+    """
+    if unknown := set(tiers) - set(TIERS):
+        raise UsageError(reason=f"No tier is called {unknown.pop()}; there are {', '.join(TIERS)}")
+    if burst_s < 0 or not np.isfinite(burst_s):
+        raise UsageError(reason=f"The seconds of a burst must not be negative, got {burst_s}")
+    if alike is not None and not 0 < alike <= 1:
+        raise UsageError(reason=f"The cosine of look-alikes must be above 0, at most 1: {alike}")
+    groups: list[DuplicateGroup] = []
+    if IDENTICAL in tiers:
+        groups += _identical(library)
+    space = library.active_space()
+    if space is not None and set(tiers) - {IDENTICAL}:
+        search = _Tiers(library, space.id, burst_s, alike, notify)
+        groups += [group for group in search.groups() if group.tier in tiers]
+    return groups
+
+
+def tell_apart(library: Library, one: int, other: int) -> None:
+    """Remembers that two items are not duplicates; UsageError if they are the same item.
+
+    NotInLibraryError if one is unknown.
+    """
+    known = library.items([one, other])
+    for item in (one, other):
+        if item not in known:
+            raise NotInLibraryError(
+                what=f"Item {item}", path=library.path, advice="List them: clipsearch dupes"
+            )
+    if one == other:
+        raise UsageError(reason="These are identical files: the very same bytes are one item")
+    library.opinions.tell_apart(one, other)
+
+
+def _identical(library: Library) -> list[DuplicateGroup]:
+    paths = library.paths(library.present_items().tolist())
+    copied = {item: found for item, found in paths.items() if len(found) > 1}
+    records = library.items(list(copied))
+    groups: dict[int, DuplicateGroup] = {}
+    for item, found in copied.items():
+        record = records[item]
+        content = record.parent_id or item  # the moments of a video have its files
+        ordered = _different(sorted(found, key=_original_first))
+        if len(ordered) < 2:
+            continue
+        if content not in groups:
+            of_video = library.items([content])[content] if record.parent_id else record
+            best, rest = (
+                Shot(
+                    item=item,
+                    paths=tuple(some),
+                    cosine=1.0,
+                    width=of_video.width,
+                    height=of_video.height,
+                    bytes=of_video.bytes,
+                    rating=rating_of(of_video),
+                    taken_at=of_video.taken_at,
+                    sharpness=None,
+                )
+                for some in (ordered[:1], ordered[1:])
+            )
+            groups[content] = DuplicateGroup(IDENTICAL, best, (rest,))
+    return sorted(groups.values(), key=lambda group: (-len(group.others[0].paths), group.best.item))
+
+
+def _different(paths: list[Path]) -> list[Path]:
+    """Without what is another one by a link: whoever deletes a copy must not lose the original."""
+    return list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
+
+
+def _original_first(path: Path) -> tuple[int, int, str]:
+    """The shortest path: programs name copies by adding to a name, people by adding folders."""
+    return len(path.parts), len(path.name), str(path)
+
+
+class _Tiers:
+    """The tiers that are found by vectors, all from one pass over the near pairs."""
+
+    def __init__(
+        self,
+        library: Library,
+        space_id: str,
+        burst_s: float,
+        alike: float | None,
+        notify: Callable[[str], None],
+    ) -> None:
+        self._library = library
+        self._space_id = space_id
+        self._burst_s = burst_s
+        self._notify = notify
+        self._pictures = Pictures.of(library, space_id)
+        bounds = nearness(self._pictures.rows)
+        self._near = bounds.near
+        self._alike = bounds.alike if alike is None else alike
+        self._apart = library.opinions.told_apart()
+        self._paths = library.paths(self._pictures.ids.tolist())
+
+    def groups(self) -> list[DuplicateGroup]:
+        pictures = self._pictures
+        near = near_pairs(pictures.rows, min(self._near, self._alike))
+        if near.threshold > min(self._near, self._alike):
+            self._notify(
+                f"More pairs are near each other than can be kept: only those with a cosine of "
+                f"{near.threshold:.3f} and more were looked at"
+            )
+        self._notify(f"{len(near.first):,} pairs are near, of {len(pictures.ids):,} pictures")
+        same = copies(pictures, self._library, self._space_id, near)
+        gone: set[int] = set()
+        found: list[DuplicateGroup] = []
+        for tier, pairs in (
+            (SAME, same),
+            (BURST, self._close_in_time(near)),
+            (ALIKE, self._ids(near, near.cosines >= self._alike)),
+        ):
+            left = pairs[~np.isin(pairs, np.array(sorted(gone), dtype=np.int64)).any(axis=1)]
+            if tier != SAME:
+                pictures.closeups(np.unique(left).tolist())
+            quality = self._version if tier == SAME else self._shot_quality
+            grouped = [self._group(tier, star) for star in stars(left, quality, self._apart)]
+            found += sorted(grouped, key=lambda group: (-len(group.others), group.best.item))
+            gone |= {shot.item for group in grouped for shot in group.others}
+        return found
+
+    def _ids(self, near: NearPairs, chosen: NDArray[np.bool_]) -> Pairs:
+        ids = self._pictures.ids
+        return np.column_stack([ids[near.first[chosen]], ids[near.second[chosen]]])
+
+    def _close_in_time(self, near: NearPairs) -> Pairs:
+        records = self._pictures.records
+        taken = np.array([_seconds(records[i].taken_at) for i in self._pictures.ids.tolist()])
+        with np.errstate(invalid="ignore"):
+            apart_s = np.abs(taken[near.first] - taken[near.second])
+            return self._ids(near, (apart_s <= self._burst_s) & (near.cosines >= self._near))
+
+    def _version(self, item: int) -> tuple[float, ...]:
+        return version_quality(self._pictures.records[item])
+
+    def _shot_quality(self, item: int) -> tuple[float, ...]:
+        """Of shots of one scene the best: rating, then sharpness, then what versions go by."""
+        rating, *rest = self._version(item)
+        return (rating, self._sharpness(item) or 0.0, *rest)
+
+    def _sharpness(self, item: int) -> float | None:
+        look = self._pictures.closeups([item]).get(item)
+        return None if look is None else round(look.sharpness, 1)
+
+    def _group(self, tier: str, star: list[int]) -> DuplicateGroup:
+        rows, ids = self._pictures.rows, self._pictures.ids
+        places = np.searchsorted(ids, np.array(star, dtype=np.int64))
+        cosines = rows[places] @ rows[places[0]]
+        shots = [
+            self._shot(item, float(cosine), with_sharpness=tier != SAME)
+            for item, cosine in zip(star, cosines, strict=True)
+        ]
+        return DuplicateGroup(tier, shots[0], tuple(shots[1:]))
+
+    def _shot(self, item: int, cosine: float, *, with_sharpness: bool) -> Shot:
+        record = self._pictures.records[item]
+        return Shot(
+            item=item,
+            paths=tuple(sorted(self._paths.get(item, []), key=_original_first)),
+            cosine=min(1.0, cosine),
+            width=record.width,
+            height=record.height,
+            bytes=record.bytes,
+            rating=rating_of(record),
+            taken_at=record.taken_at,
+            sharpness=self._sharpness(item) if with_sharpness else None,
+        )
+
+
+def _seconds(taken_at: str | None) -> float:
+    """Since 1970; a time without an offset counts as UTC, so that those of one camera compare."""
+    try:
+        moment = datetime.fromisoformat(taken_at or "")
+    except ValueError:
+        return float("nan")
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,258 @@
+"""What stands behind a colon: read and checked, one reader for each kind of field."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import NoReturn
+
+from clipsearch.query.fields import Field, Kind
+from clipsearch.query.folding import clean, folded_words
+from clipsearch.query.mistakes import mistake
+from clipsearch.query.terms import Like, Near, Period, Query, Span, Value
+
+DEFAULT_RADIUS_KM = 20.0
+MAX_LIMIT = 10_000
+
+_NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_AMOUNT = re.compile(rf"(?:(?P<over>\d+)/(?P<under>\d+)|(?P<number>{_NUMBER}))(?P<unit>[a-z]*)")
+_COMPARED = re.compile(r"(>=|<=|>|<|=)?(.*)", re.DOTALL)
+_DATE = re.compile(
+    r"(\d{4})(?:[-/.](\d{1,2})(?:[-/.](\d{1,2})(?:T(\d{1,2}):(\d{2})(?::(\d{2}))?)?)?)?", re.I
+)
+_SIMILAR = re.compile(rf"(.*?)(>=|<=|>|<)({_NUMBER})", re.DOTALL)
+_DISTANCE = re.compile(r"(\d+\.?\d*|\.\d+)(km|m)")
+_FARTHEST_KM = 20_050  # half way around
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a value: what was in quotes, and what stands after them; its place in the text."""
+
+    quoted: str | None
+    rest: str
+    start: int
+    end: int
+
+    @property
+    def whole(self) -> str:
+        return (self.quoted or "") + self.rest
+
+
+def read_filter(text: str, entry: Field, pieces: list[Piece]) -> tuple[Value, ...]:
+    """The values of a filter; QueryError with a caret under what is wrong."""
+    if entry.kind is Kind.NEAR:
+        return (_near(text, pieces),)
+    read: Callable[[str, Field, Piece], Value] = _READERS[entry.kind]
+    for piece in pieces:
+        if not piece.whole.strip():
+            _wrong(text, piece, f"A value is missing; lists have no blanks: {entry.name}:one,two.")
+    values = tuple(read(text, entry, piece) for piece in pieces)
+    if len(values) > 1 and entry.kind is Kind.DATE:
+        _wrong(text, pieces[1], f"{entry.name}: takes one date.")
+    return tuple(dict.fromkeys(values))
+
+
+def read_picture(text: str, entry: Field, pieces: list[Piece]) -> str | int:
+    """An item's number, or the path of a file, in which commas are part of the name."""
+    start, end = pieces[0].start, pieces[-1].end
+    if any(piece.quoted is not None for piece in pieces):
+        if len(pieces) > 1:
+            _wrong(text, pieces[1], f"{entry.name}: takes one picture.")
+        return _picture(text, pieces[0], pieces[0].whole)
+    return _picture(text, Piece(None, text[start:end], start, end), text[start:end])
+
+
+def read_option(text: str, entry: Field, pieces: list[Piece], query: Query) -> Query:
+    """The query with one of its options set; of two settings the later one holds."""
+    if len(pieces) > 1:
+        _wrong(text, pieces[1], f"{entry.name}: takes one value, such as {entry.example}.")
+    piece = pieces[0]
+    given = piece.whole.strip().casefold()
+    if entry.kind is Kind.COUNT:
+        if not re.fullmatch(r"[0-9]{1,9}", given) or not 1 <= int(given) <= MAX_LIMIT:
+            _wrong(text, piece, f"{entry.name}: is a number from 1 to {MAX_LIMIT:,}.")
+        return replace(query, limit=int(given))
+    if entry.kind is Kind.CUTOFF:
+        if given in ("auto", "none"):
+            return replace(query, cutoff=given)
+        if not re.fullmatch(_NUMBER, given) or not -1 <= float(given) <= 1:
+            _wrong(text, piece, "cutoff: is auto, none, or a score from -1 to 1, such as 0.27.")
+        return replace(query, cutoff=float(given))
+    chosen = _choice(text, entry, piece)
+    if entry.name == "duplicate":
+        return replace(query, distinct=chosen == "no")
+    return replace(query, order=chosen)
+
+
+def _wrong(text: str, piece: Piece, message: str) -> NoReturn:
+    raise mistake(text, piece.start, piece.end, message)
+
+
+def _text(text: str, entry: Field, piece: Piece) -> str:
+    if piece.quoted is not None and piece.rest:
+        _wrong(text, piece, "After the closing quote there must be a blank or a comma.")
+    value = clean(piece.whole)
+    if not folded_words(value):
+        _wrong(text, piece, f"{entry.name}: needs a letter or a digit to look for.")
+    return entry.choices.get(value.casefold(), value)
+
+
+def _path(text: str, _entry: Field, piece: Piece) -> str:
+    if piece.quoted is not None and piece.rest:
+        _wrong(text, piece, "After the closing quote there must be a blank or a comma.")
+    return piece.whole
+
+
+def _folder(text: str, entry: Field, piece: Piece) -> str:
+    value = _path(text, entry, piece).replace("\\", "/")
+    bare = value.rstrip("/")
+    if not bare and not value:
+        _wrong(text, piece, f"{entry.name}: needs a folder, such as in:Holidays.")
+    return bare or "/**"
+
+
+def _choice(text: str, entry: Field, piece: Piece) -> str:
+    chosen = entry.choices.get(piece.whole.strip().casefold())
+    if chosen is None:
+        names = ", ".join(dict.fromkeys(entry.choices.values()))
+        _wrong(text, piece, f"{entry.name}: is one of {names}.")
+    return chosen
+
+
+def _number(text: str, entry: Field, piece: Piece) -> Span:
+    given = piece.whole.strip().casefold()
+    low, dots, high = given.partition("..")
+    if dots:
+        span = (_amount(text, entry, piece, low), _amount(text, entry, piece, high))
+        if span[0] > span[1]:
+            _wrong(text, piece, f"{high} is less than {low}: write the smaller one first.")
+        return Span(*span)
+    matched = _COMPARED.fullmatch(given)
+    compared, amount = matched.groups() if matched else (None, given)
+    number = _amount(text, entry, piece, amount)
+    if compared in (">", ">="):
+        return Span(low=number, open=compared == ">")
+    if compared in ("<", "<="):
+        return Span(high=number, open=compared == "<")
+    return Span(number, number)
+
+
+def _amount(text: str, entry: Field, piece: Piece, given: str) -> float:
+    given = given.strip()
+    if entry.name == "aperture":
+        given = given.removeprefix("f/")
+    matched = _AMOUNT.fullmatch(given)
+    if matched is None or (matched["under"] is not None and not int(matched["under"])):
+        _wrong(text, piece, f"{entry.name}: is {entry.kind.value}, such as {entry.example}.")
+    factor = entry.units.get(matched["unit"], 1.0 if not matched["unit"] else None)
+    if factor is None:
+        units = f"takes {', '.join(entry.units)}" if entry.units else "has no unit"
+        _wrong(text, piece, f"{entry.name}: {units}, not {matched['unit']}.")
+    if matched["under"] is not None:
+        number = int(matched["over"]) / int(matched["under"]) * factor
+    else:
+        number = float(matched["number"]) * factor
+    if not math.isfinite(number):
+        _wrong(text, piece, f"{entry.name}: is too large a number.")
+    # Exposures are kept to six digits: 1/60 must find what a camera wrote as 10/600.
+    return float(f"{number:.6g}") if entry.name == "exposure" else number
+
+
+def _date(text: str, entry: Field, piece: Piece) -> str:
+    return _day(text, entry, piece, piece.whole)
+
+
+def _day(text: str, entry: Field, piece: Piece, given: str) -> str:
+    matched = _DATE.fullmatch(given.strip())
+    if matched is None:
+        _wrong(text, piece, f"{entry.name}: is {entry.kind.value}; {given[:30]!r} is none.")
+    parts = [part for part in matched.groups() if part is not None]
+    numbers = [int(part) for part in parts]
+    try:
+        datetime(*[*numbers, *(1, 1, 1)[len(numbers) :]])  # type: ignore[arg-type]
+    except ValueError:
+        _wrong(text, piece, f"There is no date {given[:30]}.")
+    day = "-".join([f"{numbers[0]:04}", *(f"{number:02}" for number in numbers[1:3])])
+    clock = ":".join(f"{number:02}" for number in numbers[3:])
+    return f"{day}T{clock}" if clock else day
+
+
+def _period(text: str, entry: Field, piece: Piece) -> Period:
+    first, dots, last = piece.whole.partition("..")
+    start = _day(text, entry, piece, first)
+    end = _day(text, entry, piece, last) if dots else start
+    if end[: len(start)] < start[: len(end)]:
+        _wrong(text, piece, f"{last} is before {first}: write the earlier one first.")
+    return Period(start, end)
+
+
+def _near(text: str, pieces: list[Piece]) -> Near:
+    parts = [clean(piece.whole) for piece in pieces]
+    radius_km = DEFAULT_RADIUS_KM
+    matched = _DISTANCE.fullmatch(parts[-1].casefold())
+    if matched is not None and len(parts) > 1:
+        radius_km = float(matched[1]) / (1000 if matched[2] == "m" else 1)
+        if not 0 < radius_km <= _FARTHEST_KM:
+            _wrong(text, pieces[-1], f"A distance is more than 0, at most {_FARTHEST_KM:,} km.")
+        parts.pop()
+    coordinates = [re.fullmatch(_NUMBER, part) is not None for part in parts]
+    if coordinates == [True, True]:
+        latitude, longitude = map(float, parts)
+        if abs(latitude) > 90 or abs(longitude) > 180:
+            _wrong(text, pieces[0], "Latitudes go from -90 to 90, longitudes from -180 to 180.")
+        return Near((latitude, longitude), radius_km)
+    if len(parts) == 1 and folded_words(parts[0]) and not coordinates[0]:
+        return Near(parts[0], radius_km)
+    wrong = Piece(None, "", pieces[0].start, pieces[-1].end)
+    _wrong(
+        text,
+        wrong,
+        "near: is a city or a position, then a distance: near:Lisbon,20km, "
+        'near:"Paris, France",5km or near:38.7,-9.1,500m.',
+    )
+
+
+def _similar(text: str, _entry: Field, piece: Piece) -> Like:
+    matched = _SIMILAR.fullmatch(piece.rest)
+    if matched is None or (piece.quoted is not None and matched[1]):
+        _wrong(
+            text,
+            piece,
+            "similar: is a picture and how similar at least, such as similar:#1234>0.8.",
+        )
+    named = piece.quoted if piece.quoted is not None else matched[1]
+    least = float(matched[3])
+    if not -1 <= least <= 1:
+        _wrong(text, piece, "A similarity is a cosine, from -1 to 1.")
+    is_open = matched[2] in "<>"
+    cosines = (
+        Span(low=least, open=is_open) if matched[2][0] == ">" else Span(high=least, open=is_open)
+    )
+    return Like(_picture(text, piece, named), cosines)
+
+
+def _picture(text: str, piece: Piece, named: str) -> str | int:
+    if named.startswith("#") and piece.quoted is None:
+        if not re.fullmatch(r"#[0-9]{1,15}", named):
+            _wrong(text, piece, "An item is its number, such as #1234: searches print it.")
+        return int(named[1:])
+    if not named.strip():
+        _wrong(text, piece, "A picture is #ITEM or a file, such as image:./a.jpg.")
+    return named
+
+
+_READERS: dict[Kind, Callable[[str, Field, Piece], Value]] = {
+    Kind.DATE: _date,
+    Kind.PERIOD: _period,
+    Kind.NUMBER: _number,
+    Kind.TEXT: _text,
+    Kind.TAG: _text,
+    Kind.PATH: _path,
+    Kind.FOLDER: _folder,
+    Kind.CHOICE: _choice,
+    Kind.SIMILAR: _similar,
+}

@@ -1,0 +1,323 @@
+"""Tags for a whole library: what is new, or everything, from the vectors that are stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipsearch.config import Settings, resolve
+from clipsearch.encoders import Encoder, load_encoder
+from clipsearch.errors import SpaceMismatchError, TaggingError, UsageError
+from clipsearch.library import Library, SpaceRecord
+from clipsearch.relevance import Scale, neutral_texts
+from clipsearch.tagging.assigning import TOP_TAGS, Cutoffs, Row, Tagger, calibrate
+from clipsearch.tagging.prototypes import Progress, Prototypes
+from clipsearch.tagging.templates import Templates, read_templates, templates_of, wordings
+from clipsearch.tagging.vocabulary import (
+    BUILT_IN,
+    Vocabulary,
+    everyday,
+    parse_vocabulary,
+    read_vocabulary,
+)
+from clipsearch.vectors import Ids, Matrix
+
+MAX_TOP_TAGS = 100
+_BLOCK = 4096  # items at once: their scores take _BLOCK x tags x 4 bytes
+_GROWN = 1.25  # a library this much larger than when its cut-offs were made gets new ones
+
+
+@dataclass(frozen=True)
+class TagReport:
+    """What a run did, or in a dry run would do."""
+
+    vocabulary: str
+    concepts: int
+    items: int  # pictures and moments that were looked at
+    known: int  # that had been looked at before, and were left out
+    tags: int  # given, implied ones included
+    untagged: int  # items that got none
+    seconds: float
+    dry_run: bool
+    interrupted: bool = False
+    most: dict[str, int] = field(default_factory=dict)  # the most frequent tags
+
+    @property
+    def tags_per_item(self) -> float:
+        return self.tags / self.items if self.items else 0.0
+
+
+def tag(
+    library: Library,
+    vocabulary: Vocabulary | Path | str | None = None,
+    *,
+    templates: str | None = None,
+    top_tags: int = TOP_TAGS,
+    again: bool = False,
+    dry_run: bool = False,
+    settings: Settings | None = None,
+    encoder: Encoder | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    notify: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TagReport:
+    """Tags a library's pictures with a vocabulary: by default the built-in one, else a file's.
+
+    Looks at what is new since the last run with the same vocabulary, templates and model, and at
+    everything if one of them changed, the library has grown by a quarter, or ``again``. Replaces
+    what the same vocabulary gave before; tags that a person gave or rejected are never touched.
+    ``templates`` is a domain or a file. ``progress`` gets a stage ("words", "cut-offs",
+    "pictures"), how much of it is done, and of how much. Raises VocabularyError, TaggingError,
+    LibraryLockedError.
+    """
+    if not 1 <= top_tags <= MAX_TOP_TAGS:
+        raise UsageError(reason=f"top_tags must be between 1 and {MAX_TOP_TAGS}, not {top_tags}")
+    words, path = _read(vocabulary)
+    space = library.active_space()
+    if space is None:
+        raise TaggingError(
+            reason="The library holds no pictures yet. Add some: clipsearch index FOLDER"
+        )
+    run = _Run(
+        library,
+        words,
+        space,
+        templates=templates,
+        path=path,
+        settings=settings or resolve(library_settings=library.settings()),
+        encoder=encoder,
+        progress=progress or (lambda *_: None),
+        notify=notify,
+    )
+    return run.tagged(top_tags, again=again, dry_run=dry_run, should_stop=should_stop)
+
+
+def load_tagger(
+    library: Library,
+    name: str,
+    *,
+    settings: Settings,
+    encoder: Encoder | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> tuple[Tagger, SpaceRecord]:
+    """What the last run with a vocabulary tagged by, with cut-offs as answers have moved them.
+
+    TaggingError if there was none, or the library uses another model since.
+    """
+    state, space = library.tags.state(name), library.active_space()
+    if state is None or space is None or state["space"] != space.id:
+        command = "clipsearch tag" + ("" if name == BUILT_IN else f" --vocabulary {name}.txt")
+        raise TaggingError(
+            reason=f"The pictures have no tags of the vocabulary '{name}' by the model that the "
+            f"library uses now. Make them first: {command}"
+        )
+    words = (
+        everyday()
+        if name == BUILT_IN
+        else parse_vocabulary(state["text"], name=name, path=Path(name))
+    )
+    run = _Run(
+        library,
+        words,
+        space,
+        templates=None,
+        path=name,
+        settings=settings,
+        encoder=encoder,
+        progress=lambda *_: None,
+        notify=notify,
+        fixed_templates=None if state["templates"] is None else tuple(state["templates"]),
+    )
+    if len(state["cutoffs"]) != len(words):
+        raise TaggingError(
+            reason=f"The vocabulary '{name}' has changed since. Run again: clipsearch tag"
+        )
+    return run.tagger(state), space
+
+
+def _read(vocabulary: Vocabulary | Path | str | None) -> tuple[Vocabulary, Path | str]:
+    if vocabulary is None:
+        return everyday(), BUILT_IN
+    if isinstance(vocabulary, Vocabulary):
+        return vocabulary, vocabulary.name
+    path = Path(vocabulary).expanduser()
+    return read_vocabulary(path), path
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+class _Run:
+    def __init__(
+        self,
+        library: Library,
+        vocabulary: Vocabulary,
+        space: SpaceRecord,
+        *,
+        templates: str | None,
+        path: Path | str,
+        settings: Settings,
+        encoder: Encoder | None,
+        progress: Callable[[str, int, int], None],
+        notify: Callable[[str], None] | None,
+        fixed_templates: Templates | None = None,
+    ) -> None:
+        self._library = library
+        self._vocabulary = vocabulary
+        self._space = space
+        self._settings = settings
+        self._encoder = encoder
+        self._progress = progress
+        self._notify = notify
+        self._templates = fixed_templates or (read_templates(templates) if templates else None)
+        own = templates_of(vocabulary, path)
+        self._sentences = [
+            wordings(concept, self._templates or each)
+            for concept, each in zip(vocabulary.concepts, own, strict=True)
+        ]
+        words: Progress = lambda done, total: self._progress("words", done, total)  # noqa: E731
+        self._prototypes = Prototypes(space.space, self._load, settings.cache_dir, words)
+        self._neutral = self._prototypes.of([[[text]] for text in neutral_texts()])
+
+    def _load(self) -> Encoder:
+        encoder = self._encoder or load_encoder(
+            self._space.address,
+            settings=self._settings,
+            space=self._space.space,
+            notify=self._notify,
+        )
+        if encoder.space != self._space.space:
+            raise SpaceMismatchError(
+                expected=self._space.address, found=encoder.address, address=encoder.address
+            )
+        self._encoder = encoder
+        return encoder
+
+    def tagged(
+        self, top: int, *, again: bool, dry_run: bool, should_stop: Callable[[], bool]
+    ) -> TagReport:
+        started = time.perf_counter()
+        prototypes = self._prototypes.of(self._sentences)
+        digest = _digest(self._space.id, self._vocabulary.text, self._sentences, top)
+        state = self._library.tags.state(self._vocabulary.name)
+        count = self._library.tags.embedded_after(self._space.id, 0)
+        if again or state is None or state["digest"] != digest or count > _GROWN * state["items"]:
+            cutoffs = calibrate(prototypes, self._neutral, count, lambda: self._blocks("cut-offs"))
+            state = {
+                "digest": digest,
+                "space": self._space.id,
+                "items": count,
+                "last_item": 0,
+                "top": top,
+                "templates": self._templates,
+                "text": "" if self._vocabulary.name == BUILT_IN else self._vocabulary.text,
+                "cutoffs": [float(value) for value in cutoffs.values],
+                "slopes": [float(value) for value in cutoffs.slopes],
+                "scale": [cutoffs.scale.mean, cutoffs.scale.spread],
+                "usual": cutoffs.usual,
+                "familiarity": cutoffs.familiarity,
+            }
+        counted = _Counted()
+        known = count - self._library.tags.embedded_after(self._space.id, state["last_item"])
+        interrupted = self._all(state, prototypes, counted, dry_run, should_stop)
+        return TagReport(
+            vocabulary=self._vocabulary.name,
+            concepts=len(self._vocabulary),
+            items=counted.items,
+            known=known,
+            tags=counted.tags.total(),
+            untagged=counted.untagged,
+            seconds=time.perf_counter() - started,
+            dry_run=dry_run,
+            interrupted=interrupted,
+            most=dict(counted.tags.most_common(20)),
+        )
+
+    def tagger(self, state: dict[str, Any], prototypes: Matrix | None = None) -> Tagger:
+        """Tags as a run left it, with the cut-offs that answers have moved."""
+        values = np.array(state["cutoffs"], np.float32)
+        for name, cutoff in self._library.tags.cutoffs(self._space.id).items():
+            at = self._vocabulary.find(name)
+            if at is not None and self._vocabulary.names[at] == name:
+                values[at] = cutoff
+        return Tagger(
+            self._vocabulary,
+            self._prototypes.of(self._sentences) if prototypes is None else prototypes,
+            Cutoffs(
+                values,
+                np.array(state["slopes"], np.float32),
+                Scale(*state["scale"]),
+                state["usual"],
+                state["familiarity"],
+            ),
+            self._neutral,
+            int(state["top"]),
+        )
+
+    def _all(
+        self,
+        state: dict[str, Any],
+        prototypes: Matrix,
+        counted: _Counted,
+        dry_run: bool,
+        should_stop: Callable[[], bool],
+    ) -> bool:
+        """Tags everything after the last item of the state; True if it was stopped before the end.
+
+        Each block is one transaction together with the state, so that a run that is stopped or
+        killed goes on from there.
+        """
+        tagger = self.tagger(state, prototypes)
+        if dry_run:
+            for ids, vectors in self._blocks("pictures", state["last_item"]):
+                counted.add(len(ids), self._tags(tagger, ids, vectors))
+                if should_stop():
+                    return True
+            return False
+        with self._library.writer() as writer:
+            for ids, vectors in self._blocks("pictures", state["last_item"]):
+                rows = self._tags(tagger, ids, vectors)
+                after, last = state["last_item"], int(ids[-1])
+                state = {**state, "last_item": last}
+                writer.tags.replace_range(self._vocabulary.name, after, last, rows, state)
+                counted.add(len(ids), rows)
+                if should_stop():
+                    return True
+        return False
+
+    def _tags(self, tagger: Tagger, ids: Ids, vectors: Matrix) -> list[Row]:
+        return tagger.assign(ids, vectors, self._library.tags.decided(int(ids[0]), int(ids[-1])))
+
+    def _blocks(self, stage: str, after: int = 0) -> Iterator[tuple[Ids, Matrix]]:
+        """The vectors of all items after one, in pieces, told to ``progress``."""
+        total = self._library.tags.embedded_after(self._space.id, after)
+        done = 0
+        while True:
+            ids, vectors = self._library.tags.vectors_after(self._space.id, after, _BLOCK)
+            if len(ids) == 0:
+                return
+            yield ids, vectors
+            after = int(ids[-1])
+            done += len(ids)
+            self._progress(stage, done, max(done, total))
+
+
+@dataclass
+class _Counted:
+    items: int = 0
+    untagged: int = 0
+    tags: Counter[str] = field(default_factory=Counter)
+
+    def add(self, items: int, rows: list[Row]) -> None:
+        self.items += items
+        self.untagged += items - len({item for item, _, _ in rows})
+        self.tags.update(name for _, name, _ in rows)

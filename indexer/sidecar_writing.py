@@ -1,0 +1,239 @@
+"""Tags out to XMP sidecars, on request only, and back again: the pictures stay as they are.
+
+Before a sidecar is written, the library keeps what it was and what it is going to be, so that
+undo gives back exactly those bytes, and knows when somebody else has changed the file since.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from clipsearch.errors import SidecarError, UsageError
+from clipsearch.library import Library, LibraryWriter
+from clipsearch.tagging.vocabulary import BUILT_IN, Vocabulary, everyday, parse_vocabulary
+from indexer.sidecars import MAX_SIDECAR_BYTES
+from indexer.xmp_text import UneditableError
+from indexer.xmp_writing import Tags, with_tags
+
+FULL, STEM = "full", "stem"  # photo.jpg.xmp as digiKam and darktable, photo.xmp as Lightroom
+_BLOCK = 500  # items whose tags are looked up at once
+
+
+@dataclass(frozen=True)
+class SidecarChange:
+    """What happened to one sidecar, or would: "written", "restored", "removed", or "refused"."""
+
+    path: Path
+    done: str
+    reason: str = ""
+
+
+def write_sidecars(
+    library: Library,
+    items: Sequence[int] | None = None,
+    *,
+    naming: str = FULL,
+    dry_run: bool = False,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Iterator[SidecarChange]:
+    """Writes the tags of items, by default of all that were tagged here, beside their files.
+
+    Written are the owner's tags and the model's, these also as paths of their hierarchy. A sidecar
+    that is there is extended, under either name; what stands in it stays byte for byte. Files that
+    say all of it already are not touched and not told. Nothing is changed in a dry run.
+    """
+    if naming not in (FULL, STEM):
+        raise UsageError(reason=f"A sidecar's name is '{FULL}' or '{STEM}', not '{naming}'")
+    wanted = library.tags.tagged_items() if items is None else list(items)
+    paths = _paths_of_concepts(library)
+    with contextlib.nullcontext() if dry_run else library.writer() as writer:
+        for start in range(0, len(wanted), _BLOCK):
+            progress(start, len(wanted))
+            part = wanted[start : start + _BLOCK]
+            tags = _tags_of(library, part, paths)
+            for item, files in library.tags.files_of(part).items():
+                for file in files:
+                    change = _write(writer, file, tags.get(item, Tags()), naming)
+                    if change is not None:
+                        yield change
+        progress(len(wanted), len(wanted))
+
+
+def undo_sidecars(library: Library, *, dry_run: bool = False) -> Iterator[SidecarChange]:
+    """Gives every sidecar that was written back the bytes that it had, or removes it if it was new.
+
+    One that was changed since, by any program, is refused by name and stays.
+    """
+    with contextlib.nullcontext() if dry_run else library.writer() as writer:
+        for known in library.tags.written_sidecars():
+            now = _read(known.path)
+            if now == known.before:  # the writing never came to its end, or somebody undid it
+                if writer is not None:
+                    writer.tags.forget_sidecar(known.path)
+                continue
+            if now is None or _hash(now) != known.after_hash:
+                what = "it is gone" if now is None else "it was changed since clipsearch wrote it"
+                yield SidecarChange(known.path, "refused", what)
+                continue
+            if writer is not None:
+                if known.before is None:
+                    _remove(known.path)
+                else:
+                    _replace(known.path, known.before)
+                writer.tags.forget_sidecar(known.path)
+            yield SidecarChange(known.path, "removed" if known.before is None else "restored")
+
+
+def sidecar_of(file: Path, naming: str = FULL) -> Path:
+    """Which sidecar tags of a file go to: one that is there, else one named as asked for.
+
+    ``photo.xmp`` is taken for a file only if no other file beside it is called photo, too: it would
+    speak of both.
+    """
+    beside = {entry.name for entry in os.scandir(file.parent)}
+    full, stem = f"{file.name}.xmp", f"{file.stem}.xmp"
+    shared = any(
+        Path(name).stem == file.stem and name != file.name and not name.lower().endswith(".xmp")
+        for name in beside
+    )
+    folded = {name.casefold(): name for name in sorted(beside)}
+    for name in (full,) if shared else (full, stem):
+        if name.casefold() in folded:
+            return file.with_name(folded[name.casefold()])
+    return file.with_name(stem if naming == STEM and not shared else full)
+
+
+def _write(
+    writer: LibraryWriter | None, file: Path, tags: Tags, naming: str
+) -> SidecarChange | None:
+    try:
+        path = sidecar_of(file, naming).resolve()
+        before = _read(path)
+        if before is None and not tags.own and not tags.model:
+            return None
+        if before is not None and len(before) > MAX_SIDECAR_BYTES:
+            raise UneditableError(f"it is larger than {MAX_SIDECAR_BYTES:,} bytes")
+        after = with_tags(before, tags)
+    except UneditableError as error:
+        return SidecarChange(path, "refused", str(error))
+    except OSError as error:
+        return SidecarChange(file, "refused", error.strerror or str(error))
+    if after == before:
+        return None
+    if writer is not None:
+        kept, first = _earlier(writer, path, before)
+        writer.tags.remember_sidecar(path, first if kept else before, _hash(after))
+        try:
+            _replace(path, after)
+        except SidecarError as error:
+            return SidecarChange(path, "refused", str(error.fields["reason"]))
+    return SidecarChange(path, "written")
+
+
+def _earlier(writer: LibraryWriter, path: Path, now: bytes | None) -> tuple[bool, bytes | None]:
+    """Whether the file is as we left it, and what it was before we first wrote it."""
+    known = writer.tags.remembered_sidecar(path)
+    if known is None or now is None or _hash(now) != known.after_hash:
+        return False, None
+    return True, known.before
+
+
+def _tags_of(
+    library: Library, items: Sequence[int], paths: dict[str, dict[str, str]]
+) -> dict[int, Tags]:
+    """The tags of pictures and videos; a video has those of its moments as well."""
+    moments = library.tags.moments_of(items)
+    owner = {moment: video for video, below in moments.items() for moment in below}
+    own: dict[int, list[str]] = {}
+    model: dict[int, list[str]] = {}
+    for given in library.tags.of_items([*items, *owner]):
+        item = owner.get(given.item, given.item)
+        if given.source == "user":
+            own.setdefault(item, []).append(given.name)
+        else:
+            model.setdefault(item, []).append(given.name)
+            path = paths.get(given.origin, {}).get(given.name)
+            if path is not None:
+                model[item].append(path)
+    return {
+        item: Tags(_unique(own.get(item, ())), _deepest(_unique(model.get(item, ()))))
+        for item in {*own, *model}
+    }
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _deepest(names: Sequence[str]) -> list[str]:
+    """Names, and of their paths those that no other one goes on from."""
+    return [
+        name
+        for name in names
+        if "|" not in name or not any(other.startswith(f"{name}|") for other in names)
+    ]
+
+
+def _paths_of_concepts(library: Library) -> dict[str, dict[str, str]]:
+    """By vocabulary, the hierarchical keyword of each concept that is below another."""
+    found: dict[str, dict[str, str]] = {}
+    for name in library.tags.vocabularies():
+        state = library.tags.state(name) or {}
+        words: Vocabulary = (
+            everyday()
+            if name == BUILT_IN
+            else parse_vocabulary(state["text"], name=name, path=Path(name))
+        )
+        found[name] = {
+            concept.name: "|".join(concept.path)
+            for concept in words.concepts
+            if len(concept.path) > 1
+        }
+    return found
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all; its mode stays."""
+    half = path.with_name(f".{path.name}.clipsearch-part")
+    try:
+        with half.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            half.chmod(path.stat().st_mode & 0o7777)
+        half.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            half.unlink(missing_ok=True)
+        raise _failed(path, error) from error
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _failed(path, error) from error
+
+
+def _failed(path: Path, error: OSError) -> SidecarError:
+    return SidecarError(
+        path=path, reason=error.strerror or str(error), advice="Check the folder's permissions."
+    )
+
+
+def _hash(content: bytes) -> str:
+    return str(xxhash.xxh3_128_hexdigest(content))
