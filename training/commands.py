@@ -58,8 +58,50 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, metavar="RATE", help="highest learning rate")
     parser.add_argument(
         "--learn",
-        choices=["all", "text"],
-        help="what may change: text locks the image tower (default up to 500 pictures)",
+        metavar="WHAT",
+        help="what may change: all; text, the image tower being locked (default up to 500 "
+        "pictures); projection; last:N blocks of each tower; lora or lora:RANK",
+    )
+    parser.add_argument(
+        "--layer-decay",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="each block learns at this share of the rate of the one above it (default 1)",
+    )
+    parser.add_argument(
+        "--loss",
+        choices=["clip", "siglip"],
+        default="clip",
+        help="softmax over the batch, or each pair by itself (default %(default)s)",
+    )
+    parser.add_argument(
+        "--chunk",
+        type=int,
+        default=0,
+        metavar="N",
+        help="pictures held in memory at once, for a --batch-size beyond it (default: all)",
+    )
+    parser.add_argument(
+        "--max-forgetting",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="how far recall@10 on general pictures may fall, in percentage points "
+        "(default %(default)s; 100: as far as it likes)",
+    )
+    parser.add_argument(
+        "--probe",
+        type=Path,
+        metavar="FILE",
+        help="captions of general pictures to measure that on (default: the library's photos)",
+    )
+    parser.add_argument(
+        "--keep-close",
+        type=float,
+        default=0.0,
+        metavar="WEIGHT",
+        help="how strongly to hold the model to its old vectors while it learns (default 0)",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of the split and the crops (default 0)"
@@ -89,6 +131,14 @@ def _run(arguments: Namespace) -> int:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UsageError(reason=f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    if arguments.chunk < 0:
+        raise UsageError(reason=f"--chunk must be at least 0, not {arguments.chunk}")
+    for name in ("max_forgetting", "keep_close"):
+        value = getattr(arguments, name)
+        if not value >= 0:
+            raise UsageError(reason=f"--{name.replace('_', '-')} must be at least 0, not {value}")
+    if not 0 < arguments.layer_decay <= 1:
+        raise UsageError(reason=f"--layer-decay must lie in (0, 1], not {arguments.layer_decay}")
     settings = resolve(vars(arguments))
     import torch
 
@@ -104,6 +154,12 @@ def _run(arguments: Namespace) -> int:
         seed=arguments.seed,
         val_fraction=arguments.val_fraction,
         keep_held_out=arguments.keep_held_out,
+        max_forgetting=arguments.max_forgetting,
+        probe=arguments.probe and arguments.probe.expanduser().absolute(),
+        loss=arguments.loss,
+        keep_close=arguments.keep_close,
+        layer_decay=arguments.layer_decay,
+        chunk=arguments.chunk,
     )
     progress = _Progress()
     stopping: list[int] = []
@@ -144,13 +200,27 @@ def _start_from(arguments: Namespace) -> str:
 
 def _tell(report: RunReport, *, as_json: bool) -> None:
     if as_json:
-        print_json({**asdict(report), "export": report.export})
+        print_json(asdict(report))
         return
     print(f"On {report.held_out} held-out pictures, captions that find theirs:")
     print(f"{'':<12}{'first':>8}{'in 5':>8}{'in 10':>8}{'median rank':>14}")
     for name, found in (("before", report.before), ("after", report.after)):
         shares = "".join(f"{found.text_to_image[k]:>7.1f}%" for k in (1, 5, 10))
         print(f"{name:<12}{shares}{found.median_rank:>14.1f}")
+    guard = report.forgetting
+    print(f"\nEverything else, recall@10: {guard.before:.1f}% before, {guard.after:.1f}% after")
+    print(f"  measured on {guard.trust}")
+    if report.export is None:
+        print(
+            "\nNothing was learned that could be kept: every mixture of the old and the new\n"
+            "weights either finds your pictures less well or forgets more than "
+            f"{guard.max_forgetting:g} points.\nThe old model stays as it is."
+        )
+        return
+    print(
+        f"  {report.alpha:.0%} of what was learned is mixed in; all of it would have left "
+        f"{guard.unguarded:.1f}%"
+    )
     print(f"\nThe model: {report.export}")
     print(f"Use it:    clipsearch index --model local-dir:{report.export}")
 

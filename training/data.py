@@ -68,7 +68,7 @@ def read_captions(path: Path) -> CaptionSet:
         picture = path.parent / Path(name).expanduser()
         try:
             if picture not in hashes:
-                hashes[picture] = _checked_hash(picture)
+                hashes[picture] = checked_hash(picture)
         except ImageError as error:
             skipped.append(SkippedRow(line, name, str(error)))
             continue
@@ -116,7 +116,8 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
         ) from error
 
 
-def _checked_hash(picture: Path) -> str:
+def checked_hash(picture: Path) -> str:
+    """The hash of a picture's content, as the library has it. ImageError if it is unreadable."""
     data = read_file(picture)
     decode_image(data, name=str(picture), target_side=64)
     return xxhash.xxh3_128_hexdigest(data)
@@ -152,6 +153,9 @@ class Views:
         self._side = max(preprocessing.height, preprocessing.width)
         with ThreadPoolExecutor(2) as pool:
             self._kept = list(pool.map(self._load, pictures))
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def whole(self, places: Sequence[int]) -> Pixels:
         """(n, 3, h, w): each picture as it will be indexed."""

@@ -18,6 +18,7 @@ class Retrieval:
     """Recall in percent at 1, 5 and 10, and the median rank of the right answer (1 is best).
 
     ``text_to_image``: of all captions, how many find their picture among the first k pictures.
+    ``mean_reciprocal_rank``: of the captions' own pictures.
     ``image_to_text``: of all pictures, how many have one of their captions among the first k.
     """
 
@@ -26,6 +27,7 @@ class Retrieval:
     text_to_image: dict[int, float]
     image_to_text: dict[int, float]
     median_rank: float
+    mean_reciprocal_rank: float
 
     def as_record(self) -> dict[str, object]:
         return asdict(self)
@@ -39,8 +41,7 @@ def evaluate_retrieval(images: Matrix, texts: Matrix, owner: Sequence[int]) -> R
     """
     owners = np.asarray(owner)
     scores = texts @ images.T
-    own = scores[np.arange(len(texts)), owners]
-    text_ranks = (scores >= own[:, None]).sum(axis=1)
+    text_ranks = rank_own(images, texts, owner)
     image_ranks = np.array([_best_rank(scores[:, i], owners == i) for i in range(len(images))])
     return Retrieval(
         pictures=len(images),
@@ -48,7 +49,16 @@ def evaluate_retrieval(images: Matrix, texts: Matrix, owner: Sequence[int]) -> R
         text_to_image=_recall(text_ranks),
         image_to_text=_recall(image_ranks),
         median_rank=float(np.median(text_ranks)),
+        mean_reciprocal_rank=round(float((1 / text_ranks).mean()), 4),
     )
+
+
+def rank_own(images: Matrix, texts: Matrix, owner: Sequence[int]) -> NDArray[np.int64]:
+    """(m,): where each text finds its own image among all, from 1 on; ties count against it."""
+    scores = texts @ images.T
+    own = scores[np.arange(len(texts)), np.asarray(owner)]
+    ranks: NDArray[np.int64] = (scores >= own[:, None]).sum(axis=1)
+    return ranks
 
 
 def _best_rank(scores: NDArray[np.float32], is_own: NDArray[np.bool_]) -> int:

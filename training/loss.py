@@ -1,4 +1,7 @@
-"""The training objective: symmetric cross-entropy over in-batch similarities."""
+"""The training objectives, as pure functions of unit vectors.
+
+Shapes: n pictures or captions of a batch, dim numbers a vector. All return a scalar.
+"""
 
 from __future__ import annotations
 
@@ -25,3 +28,63 @@ def contrastive_loss(
         logits = logits.masked_fill(others | others.T, float("-inf"))
     target = torch.arange(len(logits), device=logits.device)
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+
+
+def sigmoid_loss(
+    images: Tensor,
+    texts: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    alike: Tensor | None = None,
+) -> Tensor:
+    """Each pair judged by itself (SigLIP, Zhai et al. 2023, section 3.2, Algorithm 1).
+
+    -1/n sum over i, j of log sigmoid(z_ij (t x_i . y_j + b)), with z = 1 on the diagonal and -1
+    elsewhere; ``images`` x and ``texts`` y are (n, dim) unit rows, ``logit_scale`` t and
+    ``logit_bias`` b scalars. Pairs off the diagonal that are ``alike`` (n, n) are left out.
+    """
+    logits = logit_scale * images @ texts.T + logit_bias
+    own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    terms = F.logsigmoid(torch.where(own, logits, -logits))
+    if alike is not None:
+        terms = terms.masked_fill((alike | alike.T) & ~own, 0.0)
+    return -terms.sum() / len(logits)
+
+
+def similarity_distillation(
+    images: Tensor,
+    texts: Tensor,
+    logit_scale: Tensor,
+    teacher_images: Tensor,
+    teacher_texts: Tensor,
+    teacher_scale: Tensor,
+) -> Tensor:
+    """How far a student's answers within the batch are from its teacher's, 0 if they are equal.
+
+    The mean over both directions of KL(teacher row || student row), rows being softmax(scale x y')
+    (distillation of logits: Hinton et al. 2015, section 2; between dual encoders: CLIP-KD, Yang et
+    al. 2024, section 3.2, contrastive relational distillation). All vectors are unit rows: the
+    student's (n, dim) and the teacher's (n, teacher_dim), which may differ; scales are scalars.
+    No gradient flows to the teacher.
+    """
+    student = logit_scale * images @ texts.T
+    teacher = (teacher_scale * teacher_images @ teacher_texts.T).detach()
+    return 0.5 * (_divergence(teacher, student) + _divergence(teacher.T, student.T))
+
+
+def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    return F.kl_div(
+        F.log_softmax(student, dim=1),
+        F.log_softmax(teacher, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def feature_distillation(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean of 1 - cosine between (n, dim) unit rows and a teacher's, 0 if they are equal.
+
+    Feature distillation on normalised embeddings (CLIP-KD, section 3.2, there with a squared
+    distance, which is twice this for unit rows). No gradient flows to the teacher.
+    """
+    return (1 - (student * teacher.detach()).sum(dim=1)).mean()

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.nn import Module
 
 from clipsearch.config import Settings
 from clipsearch.encoders.openclip import OpenClipModel, load_openclip
 from clipsearch.errors import StorageError, TrainingError
-from training.data import CaptionedPicture, read_captions, split_by_content
-from training.evaluation import Retrieval, evaluate_retrieval
+from training.data import read_captions, split_by_content
+from training.evaluation import Retrieval
 from training.export import export_model
-from training.loop import Recipe, Step, encode, train
+from training.forgetting import Exam, Kept, Mixture, Weights, choose, copy_weights, mix
+from training.layers import check_learn, images_move
+from training.loop import Recipe, Step, train
+from training.probing import find_probe
 
 # Below, a picture more or less decides the figures.
 ENOUGH_TO_JUDGE = 50
@@ -22,7 +29,10 @@ LOCK_IMAGES_UP_TO = 500
 _BATCH = 64
 _LEAST_STEPS = 80
 _DEFAULT_EPOCHS = 5
-_LR = {"text": 3e-4, "all": 2e-5}
+# Highest learning rates, measured in benchmarks/forgetting.py for text; others as for all of it.
+_LR = {"text": 3e-4, "projection": 3e-4, "lora": 3e-4}
+_LR_WHOLE = 2e-5
+DEFAULT_MAX_FORGETTING = 1.0  # percentage points of R@10 on the probe
 _DEFAULT_VAL_FRACTION = 0.2
 
 Tell = Callable[[str], None]
@@ -39,11 +49,33 @@ class Options:
     seed: int = 0
     val_fraction: float = _DEFAULT_VAL_FRACTION
     keep_held_out: bool = False
+    max_forgetting: float = DEFAULT_MAX_FORGETTING
+    probe: Path | None = None  # captions of general pictures
+    loss: str = "clip"
+    keep_close: float = 0.0
+    layer_decay: float = 1.0
+    chunk: int = 0
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """What the guard against forgetting found; recall is R@10 on the probe, in percent."""
+
+    source: str  # of the probe: file | library | texts
+    trust: str
+    max_forgetting: float
+    before: float
+    after: float
+    unguarded: float  # with the new weights alone
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run found: retrieval on the held-out pictures before and after, and the export."""
+    """What a run found: retrieval on the held-out pictures before and after, and the export.
+
+    ``alpha`` is the share of the new weights in what is exported, ``mixtures`` what was measured
+    at every share. Where nothing could be kept alpha is 0 and nothing is exported.
+    """
 
     pictures: int
     held_out: int
@@ -52,7 +84,10 @@ class RunReport:
     steps: int
     before: Retrieval
     after: Retrieval
-    export: Path
+    alpha: float
+    forgetting: Guarded
+    mixtures: tuple[Mixture, ...]
+    export: Path | None
 
 
 def fine_tune(
@@ -107,16 +142,30 @@ def fine_tune(
 
         return heard
 
-    before = judge(loaded, held_out)
+    library = settings.library if settings.library.exists() else None
+    probe = find_probe(options.probe, library, found.pictures, options.seed)
+    tell(f"So that nothing else is forgotten, watched over: {probe.trust}.")
+    moves = images_move(recipe.learn)
+    kept = Kept(loaded, probe, images_move=moves)
+    exam = Exam(loaded, held_out, images_move=moves)
+    before, _ = exam.sit()
+    old = copy_weights(loaded.model)
     judged = out / "checkpoint-judged"
     train(loaded, learning, recipe, judged, tell=follow("judge"), should_stop=should_stop)
-    after = judge(loaded, held_out)
-    if not options.keep_held_out:
-        loaded = load_openclip(address, settings=settings)
+    new = copy_weights(loaded.model)
+    mixtures, ranks = _mixtures(loaded.model, old, new, exam, kept, moves)
+    chosen = choose(mixtures, ranks, kept.before, options.max_forgetting)
+    alpha, recall = chosen.alpha, chosen.kept
+    if alpha and not options.keep_held_out:
+        loaded.model.load_state_dict(old)
         final = out / "checkpoint-final"
         train(loaded, found.pictures, recipe, final, tell=follow("final"), should_stop=should_stop)
-    export = out / "export"
-    export_model(export, loaded.model.state_dict(), loaded.model_cfg, loaded.preprocess_cfg)
+        alpha, recall = _largest_safe(loaded.model, old, kept, alpha, options.max_forgetting)
+    else:
+        mix(loaded.model, old, new, alpha)
+    export = out / "export" if alpha else None
+    if export is not None:
+        export_model(export, loaded.model.state_dict(), loaded.model_cfg, loaded.preprocess_cfg)
     report = RunReport(
         pictures=len(found.pictures),
         held_out=len(held_out),
@@ -124,16 +173,26 @@ def fine_tune(
         learn=recipe.learn,
         steps=recipe.steps,
         before=before,
-        after=after,
+        after=chosen.own,
+        alpha=alpha,
+        forgetting=Guarded(
+            source=probe.source,
+            trust=probe.trust,
+            max_forgetting=options.max_forgetting,
+            before=kept.before,
+            after=recall,
+            unguarded=mixtures[-1].kept,
+        ),
+        mixtures=mixtures,
         export=export,
     )
-    _write(out / "report.json", {**asdict(report), "export": str(export)})
+    _write(out / "report.json", {**asdict(report), "export": export and str(export)})
     return report
 
 
 def choose_recipe(pictures: int, options: Options) -> Recipe:
     """Fills what the person left open, by how many pictures there are."""
-    learn = options.learn or ("text" if pictures <= LOCK_IMAGES_UP_TO else "all")
+    learn = check_learn(options.learn or ("text" if pictures <= LOCK_IMAGES_UP_TO else "all"))
     per_epoch = max(1, -(-pictures // options.batch_size))
     steps = (options.epochs or _DEFAULT_EPOCHS) * per_epoch
     if options.epochs is None:
@@ -142,18 +201,48 @@ def choose_recipe(pictures: int, options: Options) -> Recipe:
         learn=learn,
         steps=steps,
         batch_size=options.batch_size,
-        lr=options.lr or _LR[learn],
+        lr=options.lr or _LR.get(learn.partition(":")[0], _LR_WHOLE),
         warmup=max(1, min(100, steps // 10)),
         seed=options.seed,
+        loss=options.loss,
+        keep_close=options.keep_close,
+        layer_decay=options.layer_decay,
+        chunk=options.chunk,
     )
 
 
-def judge(loaded: OpenClipModel, pictures: Sequence[CaptionedPicture]) -> Retrieval:
-    """Retrieval among these pictures alone."""
-    texts = [caption for picture in pictures for caption in picture.captions]
-    owner = [place for place, picture in enumerate(pictures) for _ in picture.captions]
-    images, sentences = encode(loaded, pictures, texts)
-    return evaluate_retrieval(images, sentences, owner)
+def _mixtures(
+    model: Module, old: Weights, new: Weights, exam: Exam, kept: Kept, moves: bool
+) -> tuple[tuple[Mixture, ...], list[NDArray[np.int64]]]:
+    """What is measured at each alpha, ascending, and the held-out captions' ranks.
+
+    There are fewer of them where pictures must be encoded.
+    """
+    mixtures, all_ranks = [], []
+    for tenths in range(0, 11, 2 if moves else 1):
+        mix(model, old, new, tenths / 10)
+        own, ranks = exam.sit()
+        mixtures.append(Mixture(tenths / 10, own, kept.now()))
+        all_ranks.append(ranks)
+    return tuple(mixtures), all_ranks
+
+
+def _largest_safe(
+    model: Module, old: Weights, kept: Kept, most: float, max_forgetting: float
+) -> tuple[float, float]:
+    """Leaves ``model`` at the largest alpha up to ``most`` that the probe allows; (alpha, recall).
+
+    The alpha was chosen with another run's weights, those of the judged one: what is exported is
+    measured itself.
+    """
+    new = copy_weights(model)
+    for tenths in range(round(10 * most), 0, -1):
+        mix(model, old, new, tenths / 10)
+        recall = kept.now()
+        if kept.before - recall <= max_forgetting:
+            return tenths / 10, recall
+    mix(model, old, new, 0)
+    return 0.0, kept.before
 
 
 def _prepare_folder(
@@ -170,7 +259,7 @@ def _prepare_folder(
         "model": loaded.address,
         "weights_sha256": loaded.weights_sha256,
         "recipe": asdict(recipe),
-        "options": asdict(options),
+        "options": {**asdict(options), "probe": options.probe and str(options.probe)},
     }
     _write(out / "config.json", config)
 
