@@ -70,16 +70,16 @@ def run(folder: Path) -> int:
         rows: list[tuple[str, list[SearchHit]]] = []
         right = 0
         for words, expected in questions:
-            hits = searcher.search(words, top=SHOWN)
+            hits = searcher.search(f"{words} cutoff:none", top=SHOWN)
             rows.append((f'"{words}"', hits))
             right += _tell(f'"{words}"', hits, expected)
         print("4. A picture as the question, then a picture and words together")
         cheetah = folder / "photos" / "cheetah.jpg"
-        alike = clipsearch.similar(library, cheetah, top=SHOWN)
+        alike = clipsearch.similar(library, cheetah, top=SHOWN, everything=True)
         rows.append(("like cheetah.jpg", alike))
         _tell("like cheetah.jpg", alike, "cheetah-running.jpg")
         motorcycle = library.item_at(folder / "photos" / "motorcycle.png")
-        mixed = searcher.search("a rocket", item=motorcycle, top=SHOWN)
+        mixed = searcher.search("a rocket cutoff:none", item=motorcycle, top=SHOWN)
         rows.append(('motorcycle.png + "a rocket"', mixed))
         _tell('motorcycle.png + "a rocket"', mixed, "rocket.jpg")
     sheet = folder / "results.jpg"

@@ -144,8 +144,9 @@ def test_killed_while_the_search_cache_is_written(
     code, out, err = setting.run(library, *question)
     assert code == 0, err
     assert setting.run(library, *question)[1] == out
-    left = [path.name for path in (library / "index").glob("*/*")]
-    assert len(left) == 3, left  # manifest, vectors, ids: nothing half-written stays
+    left = sorted(path.suffix for path in (library / "index").glob("*/*"))
+    # vectors, manifest, ids, and what is relevant: nothing half-written stays
+    assert left == [".faiss", ".json", ".npy", ".npz"]
     prove_recovery(setting, library)
 
 
@@ -216,7 +217,9 @@ def test_ctrl_c_saves_what_is_done_and_the_next_run_does_the_rest(
         process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "Run the same command again to continue" in err
     assert "Traceback" not in err
     done = prove_recovery(setting, library)
-    assert 0 < done < MANY_PHOTOS
+    assert done < MANY_PHOTOS
+    if signals == 1:  # a second one ends it at once, also before the first commit
+        assert done > 0
+        assert "Run the same command again to continue" in err

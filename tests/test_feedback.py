@@ -56,7 +56,7 @@ def test_a_search_ranks_by_its_answers(library: Library) -> None:
     cat, coffee = item(library, "cat.png"), item(library, "coffee.png")
 
     def rank(wanted: int, **given: list[int]) -> int:
-        hits = searcher.search("a photo", top=50, **given)  # type: ignore[arg-type]
+        hits = searcher.search("a photo cutoff:none", top=50, **given)  # type: ignore[arg-type]
         return next(hit.rank for hit in hits if hit.item == wanted)
 
     assert rank(cat, more_like=[cat]) == 1
