@@ -27,6 +27,7 @@ from PIL import Image
 
 from clipsearch.album_files import export_album
 from clipsearch.config import Settings, resolve
+from clipsearch.encoders.tokenizer import _vocabulary
 from clipsearch.library import Library
 from clipsearch.searcher import Searcher
 from indexer import dirty, watched_roots
