@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _NOTHING_FOUND = "Nothing found. To show the closest anyway: cutoff:none in the query, or --all"
+_NOTHING_PASSES = "Nothing found: no picture passes what the query asks for."
 
 
 def open_library(arguments: Namespace) -> tuple[Library, Settings]:
@@ -146,8 +147,10 @@ def _run_search(arguments: Namespace) -> int:
             for items, relevant in ((more_like, True), (less_like, False)):
                 for item in items:
                     library.opinions.answer(text.strip(), item, relevant=relevant)
-        if not hits and query.cutoff == "auto" and library.counts().items:
-            say(_NOTHING_FOUND)
+        if not hits and library.counts().items:
+            has_meaning = bool(query.terms) or arguments.image is not None
+            is_judged = has_meaning and query.cutoff == "auto"
+            say(_NOTHING_FOUND if is_judged else _NOTHING_PASSES)
         return _show(library, hits, arguments, text.strip() or str(arguments.image))
 
 

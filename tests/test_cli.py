@@ -162,6 +162,9 @@ def test_what_is_not_there_gives_nothing_unless_asked_for(indexed: dict[str, str
         indexed, "search", "a submarine", "--all", "--top", "1", "--json"
     ).stdout.splitlines()
     assert json.loads(line)["probability"] < 0.5
+    none_pass = clipsearch(indexed, "search", "rating:5")
+    assert (none_pass.returncode, none_pass.stdout) == (0, "")
+    assert "no picture passes" in none_pass.stderr
     first = clipsearch(indexed, "search", "a cup of coffee", "--json").stdout.splitlines()[0]
     assert json.loads(first)["probability"] > 0.5
 
