@@ -9,9 +9,10 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
@@ -23,6 +24,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from models import compile_here
 from once import made_once, shared_folder
+
+from clipsearch.library import Library
 
 REPOSITORY = Path(__file__).parents[1]
 settings.register_profile(
@@ -65,6 +68,15 @@ def embedded_library(shared: Path, real_photos: Path) -> Path:
         subprocess.run([*index, *flags], check=True, capture_output=True, timeout=300)
 
     return made_once(shared / "embedded.clipsearch", make)
+
+
+@pytest.fixture
+def library_copy(embedded_library: Path, tmp_path: Path) -> Iterator[Library]:
+    """An opened copy of the library of the real photos; for changing."""
+    copy = tmp_path / "copy.clipsearch"
+    shutil.copytree(embedded_library, copy)
+    with Library.open(copy) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

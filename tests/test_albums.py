@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +16,9 @@ from clipsearch.searcher import Searcher
 
 
 @pytest.fixture
-def library(embedded_library: Path, tmp_path: Path) -> Iterator[Library]:
-    copy = tmp_path / "copy.clipsearch"
-    shutil.copytree(embedded_library, copy)
-    with Library.open(copy) as opened:
-        opened.albums.save("PNG", "format:png")
-        yield opened
+def library(library_copy: Library) -> Library:
+    library_copy.albums.save("PNG", "format:png")
+    return library_copy
 
 
 @pytest.fixture

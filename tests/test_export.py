@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +17,8 @@ from clipsearch.library import Library
 
 
 @pytest.fixture
-def library(embedded_library: Path, tmp_path: Path) -> Iterator[Library]:
-    copy = tmp_path / "copy.clipsearch"
-    shutil.copytree(embedded_library, copy)
-    with Library.open(copy) as opened:
-        yield opened
+def library(library_copy: Library) -> Library:
+    return library_copy
 
 
 def test_every_form_holds_the_same_rows_and_vectors(library: Library, tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +20,8 @@ from ui.service import Service
 
 
 @pytest.fixture
-def library(embedded_library: Path, tmp_path: Path) -> Iterator[Library]:
-    copy = tmp_path / "copy.clipsearch"
-    shutil.copytree(embedded_library, copy)
-    with Library.open(copy) as opened:
-        yield opened
+def library(library_copy: Library) -> Library:
+    return library_copy
 
 
 def item(library: Library, name: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,24 +174,20 @@ def test_the_guard_refuses_in_json(service: Service, uploads: Path) -> None:
         assert reply.json()["error"]["message"]
 
 
-def test_paths_that_are_no_text_can_be_told(
-    tmp_path: Path, embedded_library: Path, uploads: Path
-) -> None:
+def test_paths_that_are_no_text_can_be_told(library_copy: Library, uploads: Path) -> None:
     """A file name of arbitrary bytes is an escape in JSON, and the page's HTML holds it, too."""
-    path = tmp_path / "copy.clipsearch"
-    shutil.copytree(embedded_library, path)
-    with Library.open(path) as library:
-        root = library.roots()[0]
-        item = library.item_at(root.path / "cat.png")
-        assert item is not None
-        content = library.items([item])[item].content_hash
-        with library.writer() as writer:
-            state = FileState(root.id, "\udcff.png", 1, 1, 1, content)
-            writer.commit(Batch(files=[state]))
-        service = Service(library, settings=resolve({}, library.settings()))
-        client = client_of(service, uploads)
-        (hit,) = search(client, "name:cat limit:1")["hits"]
-        shown = client.get(f"/api/items/{hit['item']}").json()
-        assert any(name.endswith("\udcff.png") for name in shown["paths"])
-        answer = service.search("a cat -dog format:png", top=2)
-        assert "<code>-dog</code>" in markup.answered(answer)
+    library = library_copy
+    root = library.roots()[0]
+    item = library.item_at(root.path / "cat.png")
+    assert item is not None
+    content = library.items([item])[item].content_hash
+    with library.writer() as writer:
+        state = FileState(root.id, "\udcff.png", 1, 1, 1, content)
+        writer.commit(Batch(files=[state]))
+    service = Service(library, settings=resolve({}, library.settings()))
+    client = client_of(service, uploads)
+    (hit,) = search(client, "name:cat limit:1")["hits"]
+    shown = client.get(f"/api/items/{hit['item']}").json()
+    assert any(name.endswith("\udcff.png") for name in shown["paths"])
+    answer = service.search("a cat -dog format:png", top=2)
+    assert "<code>-dog</code>" in markup.answered(answer)

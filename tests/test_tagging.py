@@ -89,13 +89,14 @@ def test_pictures_get_what_they_show_and_what_that_implies(
         "cat": {"cat", "pet", "animal", "kitchen", "indoors"},
         "car": {"car", "outdoors"},
     }
+    # A neutral text that names kitchens fits those pictures better, so what is second there is not
+    # tagged: NEUTRAL_ABOVE. One cat stays below the cut-off, and with it what a cat implies.
+    wholes = {"dog": 12, "cat": 11, "car": 12}
     for shown, everything in expected.items():
         given = [tags[f"{shown}{n}.jpg"] for n in range(12)]
         assert all(each <= everything for each in given)  # nothing wrong
-        assert sum(shown in each for each in given) >= 10  # a cut-off costs a few
+        assert given.count(everything - {"kitchen"}) == wholes[shown]
         assert all(everything & {"indoors", "outdoors"} <= each for each in given)
-        # What is implied comes with what implies it, and only with that.
-        assert all((shown in each) == ("pet" in each) for each in given if shown != "car")
     assert all("zeppelin" not in given for given in tags.values())  # nobody shows one
     assert report.tags == sum(map(len, tags.values()))
     counts = {tag.name: (tag.user, tag.model) for tag in library.tags.counts()}
