@@ -77,18 +77,6 @@ class Question:
         return cosines
 
 
-def best_first(scores: Scores, k: int | None = None) -> Places:
-    """Places of the ``k`` highest scores (None: all), best first, ties in their order."""
-    count = len(scores)
-    if k is None or k >= count:
-        return np.argsort(-scores, kind="stable")
-    if k <= 0:
-        return np.empty(0, np.int64)
-    worst = np.partition(scores, count - k)[count - k]
-    candidates = np.flatnonzero(scores >= worst)
-    return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
-
-
 def first_of_groups(groups: NDArray[np.int64], k: int) -> Places:
     """Places of the first of each group in an order, at most ``k``."""
     _, first = np.unique(groups, return_index=True)

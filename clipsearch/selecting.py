@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clipsearch.index import VectorIndex, open_index
+from clipsearch.index import VectorIndex, best_first, open_index
 from clipsearch.library import Library, SpaceRecord
 from clipsearch.library.facts import Facts, Mask
 from clipsearch.library.filtering import in_span, passing
@@ -17,7 +17,6 @@ from clipsearch.ranking import (
     GroupsOf,
     Places,
     Scores,
-    best_first,
     first_of_groups,
     without_near_copies,
 )

@@ -144,6 +144,15 @@ def test_new_photos_and_vanished_ones_are_noticed(
         assert Image.open(io.BytesIO(service.thumbnail(item).data)).size[0] > 0
 
 
+def test_the_closest_is_offered_only_where_a_cut_off_kept_it_back(service: Service) -> None:
+    filtered = service.search("rating:5", top=3)
+    assert (filtered.found, filtered.is_cut) == ((), False)
+    assert "cs-closest" not in markup.nothing_found(is_cut=False)
+    assert service.search("something red", top=3).is_cut
+    assert not service.search("something red", top=3, everything=True).is_cut
+    assert "cs-closest" in markup.nothing_found(is_cut=True)
+
+
 def test_an_empty_library_answers_with_nothing(tmp_path: Path) -> None:
     with Library.open(tmp_path / "new.clipsearch", create=True) as library:
         service = Service(library, settings=resolve({}, library.settings()))

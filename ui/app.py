@@ -189,7 +189,9 @@ def _body(service: Service, answer: Any) -> str:
     if answer.found:
         return markup.gallery(answer)
     summary = service.summary()
-    return markup.nothing_found() if summary.items else markup.empty_library(summary)
+    if not summary.items:
+        return markup.empty_library(summary)
+    return markup.nothing_found(is_cut=answer.is_cut)
 
 
 def _like(service: Service, item: int) -> str:

@@ -103,8 +103,10 @@ def empty_library(summary: Summary) -> str:
     )
 
 
-def nothing_found() -> str:
-    """What stands there when nothing is relevant, and how to see what comes closest."""
+def nothing_found(*, is_cut: bool) -> str:
+    """What stands there when nothing passes, or nothing is relevant: how to see the closest."""
+    if not is_cut:
+        return _note("Nothing found", "No picture here passes what the query asks for.")
     return _note(
         "Nothing found",
         "No picture here seems to show that. Try other words, or index more folders."

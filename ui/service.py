@@ -82,6 +82,7 @@ class Answer:
     model: str
     elapsed_s: float
     understood: tuple[str, ...] = ()  # the query's parts, as clipsearch writes them
+    is_cut: bool = False  # what is not relevant was kept back
 
 
 @dataclass(frozen=True)
@@ -210,8 +211,10 @@ class Service:
             for hit in hits
             if hit.item in records
         )
+        has_meaning = bool(query.terms) or picture is not None or item is not None
+        is_cut = has_meaning and query.cutoff == "auto" and not everything
         model = self.summary().model or ""
-        return Answer(found, model, elapsed_s, tuple(print_pieces(query)))
+        return Answer(found, model, elapsed_s, tuple(print_pieces(query)), is_cut)
 
     def judge(self, words: str, item: int, *, relevant: bool) -> None:
         """Keeps a thumb up or down for an answer to these words; the same again takes it back.

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from clipsearch.index.cache import open_index
 from clipsearch.index.faiss_index import describe as active_faiss
-from clipsearch.index.protocol import Neighbours, VectorIndex
+from clipsearch.index.protocol import Neighbours, VectorIndex, best_first
 
-__all__ = ["Neighbours", "VectorIndex", "active_faiss", "open_index"]
+__all__ = ["Neighbours", "VectorIndex", "active_faiss", "best_first", "open_index"]

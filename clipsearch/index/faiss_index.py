@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from clipsearch.errors import DependencyError, StorageError, VectorError
-from clipsearch.index.protocol import Neighbours
+from clipsearch.index.protocol import Neighbours, best_first
 from clipsearch.vectors import Ids, Matrix, Vector, require_unit_rows, unit_vector
 
 
@@ -161,12 +161,7 @@ class FaissIndex:
 
 def _best(ids: Ids, scores: Scores, k: int) -> Neighbours:
     """The ``k`` highest scores, ties by ascending id; ``ids`` are ascending already."""
-    k = max(0, min(k, len(ids)))
-    if not k:
-        return Neighbours(np.empty(0, np.int64), np.empty(0, np.float32))
-    worst = np.partition(scores, len(scores) - k)[len(scores) - k]
-    candidates = np.flatnonzero(scores >= worst)
-    order = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
+    order = best_first(scores, k)
     return Neighbours(ids[order], np.clip(scores[order], -1.0, 1.0))
 
 

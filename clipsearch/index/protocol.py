@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipsearch.vectors import Ids, Matrix, Vector
 
@@ -51,3 +52,15 @@ class VectorIndex(Protocol):
         ordered by id, so the same question always has the same answer.
         """
         ...
+
+
+def best_first(scores: NDArray[np.float32], k: int | None = None) -> NDArray[np.int64]:
+    """Places of the ``k`` highest scores (None: all), best first, ties in their order."""
+    count = len(scores)
+    if k is None or k >= count:
+        return np.argsort(-scores, kind="stable")
+    if k <= 0:
+        return np.empty(0, np.int64)
+    worst = np.partition(scores, count - k)[count - k]
+    candidates = np.flatnonzero(scores >= worst)
+    return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
