@@ -118,7 +118,8 @@ def _placed(rows: Matrix, layout: Layout, seed: int) -> Points:
         perplexity = min(30.0, (len(rows) - 1) / 3)
         placed = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
     low, high = np.quantile(placed, (0.005, 0.995), axis=0)  # a stray must not shrink the rest
-    scaled = (placed - low) / max(float((high - low).max()), 1e-9)
+    middle, side = (low + high) / 2, max(float((high - low).max()), 1e-9)
+    scaled = (placed - middle) / side + 0.5
     return np.asarray(np.clip(scaled, -0.05, 1.05), dtype=np.float64)
 
 

@@ -70,6 +70,8 @@ def test_what_is_near_in_meaning_is_near_on_the_map(
     library: Library, laid_out: MeaningMap, encoder: Encoder
 ) -> None:
     assert sorted(laid_out.items) == library.present_items().tolist()
+    middle = (laid_out.points.min(axis=0) + laid_out.points.max(axis=0)) / 2
+    assert np.allclose(middle, 0.5, atol=0.05)  # also along the shorter side
     scene = (np.array(laid_out.items) - 1) // EACH
     apart = np.linalg.norm(laid_out.points[:, None] - laid_out.points[None], axis=2)
     np.fill_diagonal(apart, np.inf)
