@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_collection import settle
 
 from clipsearch.album_files import export_album
 from clipsearch.config import Settings, resolve
@@ -413,6 +414,7 @@ class Watching:
 def photos(tmp_path: Path) -> Path:
     for number in range(3):
         paint(tmp_path / "photos" / f"{number}.png", number)
+    settle(tmp_path / "photos")
     return tmp_path / "photos"
 
 
