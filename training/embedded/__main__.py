@@ -1,9 +1,10 @@
 """Makes the embedded model from the photo pack; every finished stage is kept and not repeated.
 
-    python -m training.embedded --data FOLDER --work FOLDER --out FOLDER
+    python -m training.embedded --data FOLDER --work FOLDER --out FOLDER [--recipe FILE]
 
 FOLDER of ``--data`` holds train/*.parquet and val/val.parquet with the columns key, image, captions
-and source. Needs the extra ``embedded-model`` and Debian's wordnet-base; an hour on two cores.
+and source. Needs the extra ``embedded-model`` and Debian's wordnet-base; two hours on two cores.
+Interrupted, the same command goes on; the last stage from its checkpoint.
 """
 
 from __future__ import annotations
@@ -25,149 +26,168 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipsearch.errors import TrainingError
-from training.embedded import student
+from training.embedded import config as recipes
+from training.embedded import heads, student
+from training.embedded.backbone import Upper, load_backbone
 from training.embedded.class_knowledge import ClassKnowledge
+from training.embedded.config import Config
 from training.embedded.corpus import read_photos, vocabulary_texts
-from training.embedded.image_features import compute_features, load_trunk
+from training.embedded.image_features import Views, compute_views, planned_views
+from training.embedded.joint import Material, Towers, train_jointly
 from training.embedded.teacher import embed_texts
 from training.evaluation import Retrieval, evaluate_retrieval
 from training.export import export_model
-
-VIEWS = 5  # the shipped one and four random ones of each photo
 
 
 class Stages:
     """The recipe's steps in order; ``work`` keeps what each has made."""
 
-    def __init__(self, data: Path, work: Path) -> None:
-        self._files = sorted((data / "train").glob("*.parquet"))
+    def __init__(self, data: Path, work: Path, config: Config) -> None:
+        files = sorted((data / "train").glob("*.parquet"))
         self._val_file = data / "val" / "val.parquet"
-        if not self._files or not self._val_file.exists():
+        if not files or not self._val_file.exists():
             raise TrainingError(reason=f"{data} has no train/*.parquet and val/val.parquet")
-        self._work = work
+        self._work, self._config = work, config
         work.mkdir(parents=True, exist_ok=True)
-        self._photos = [(photo.source, photo.captions) for photo in read_photos(self._files)]
-        captions = sorted({text for _, said in self._photos for text in said})
+        self._photos = list(read_photos(files))
+        captions = sorted({text for photo in self._photos for text in photo.captions})
         self._texts = vocabulary_texts(captions)
 
-    def run(self, out: Path, distil_s: float, earlier: Path | None) -> Retrieval:
+    def run(self, out: Path, earlier: Path | None) -> Retrieval:
         """Runs what has not been run and writes the model folder.
 
         ``earlier`` is a model folder of this recipe whose text tower starts the new one.
         """
-        knowledge = ClassKnowledge()
+        images = self._config.images
+        backbone, weight, bias = load_backbone(images.backbone)
+        knowledge = ClassKnowledge(weight, bias)
         teacher = self._vectors("teacher", lambda: embed_texts(self._texts, _counter("texts")))
         classes = self._vectors("classes", lambda: embed_texts(knowledge.texts))
-        features = self._array("train", lambda: self._features(self._files, VIEWS))
-        rows = {text: row for row, text in enumerate(self._texts)}
-        pairs = student.Pairs(
-            features,
-            [[rows[text] for text in said] for _, said in self._photos],
-            student.pair_weights([source for source, _ in self._photos]),
+        views = compute_views(
+            self._photos,
+            planned_views(self._photos, images),
+            images,
+            self._work / "train",
+            _counter("views"),
         )
-        head, text_map, _ = self._head(
-            "align",
-            lambda: student.fit_head(
-                pairs, teacher, teacher, knowledge, classes,
-                maps_text=True, steps=1500, peak_rate=1e-3, tell=_tell,
-            ),
-        )  # fmt: skip
+        rows = {text: row for row, text in enumerate(self._texts)}
+        pairs = heads.Pairs(
+            views.of_photos(),
+            [[rows[text] for text in photo.captions] for photo in self._photos],
+            heads.pair_weights([photo.source for photo in self._photos], images.sentences_weight),
+        )
+        head, text_map, scales = self._aligned(pairs, views, teacher, knowledge, classes)
         with torch.no_grad():
             targets = F.normalize(text_map(torch.cat([teacher, classes])), dim=1)
-        tokens = self._array("tokens", lambda: embed_texts(student.token_strings()))
-        model = student.new_text_tower(tokens.astype(np.float32))
         texts = student.Texts([*self._texts, *knowledge.texts])
-        self._distilled(model.text, texts, targets, pairs, distil_s, earlier)
-        said = student.embed_all(model.text, texts)
-        own, own_classes = said[: len(teacher)], said[len(teacher) :]
-        head, _, log_scale = self._head(
-            "refit",
-            lambda: student.fit_head(
-                pairs, own, teacher, knowledge, own_classes,
-                start=head, maps_text=False, steps=1000, peak_rate=5e-4, tell=_tell,
-            ),
-        )  # fmt: skip
-        self._export(out, model, head, log_scale)
-        return self._judge(model.text, head)
+        model = self._distilled(texts, targets, pairs, earlier)
+        upper = Upper(backbone, images.unfrozen_from).to(memory_format=torch.channels_last)
+        log_scales = scales[[0, 0, 1]].clone()
+        towers = Towers(upper, head, model.text, log_scales)
+        material = Material(
+            pairs, views.lower, views.pooled, texts, teacher, targets, len(self._texts), knowledge
+        )
+        self._joined(towers, material)
+        self._export(out, model, backbone, towers)
+        return self._judge(towers)
 
-    def _head(
-        self, name: str, make: Callable[[], tuple[nn.Sequential, nn.Linear, float]]
-    ) -> tuple[nn.Sequential, nn.Linear, float]:
-        file = self._work / f"{name}.safetensors"
+    def _aligned(
+        self,
+        pairs: heads.Pairs,
+        views: Views,
+        teacher: Tensor,
+        knowledge: ClassKnowledge,
+        classes: Tensor,
+    ) -> tuple[nn.Sequential, nn.Linear, Tensor]:
+        file = self._work / "align.safetensors"
         if not file.exists():
-            head, text_map, log_scale = make()
-            state = {f"head.{key}": value for key, value in head.state_dict().items()}
-            state |= {"map": text_map.weight.detach(), "log_scale": torch.tensor(log_scale)}
+            made, text_map, scales = heads.align(
+                pairs, views.pooled, teacher, knowledge, classes, self._config.align, _tell
+            )
+            state = {f"head.{key}": value for key, value in made.state_dict().items()}
+            state |= {"map": text_map.weight.detach(), "scales": scales}
             save_file(state, file)
         state = load_file(file)
-        head = student.new_image_head(dropout=0.2)
+        head = heads.new_image_head(self._config.joint.dropout)
         head.load_state_dict(
             {key.removeprefix("head."): state[key] for key in state if key.startswith("head.")}
         )
         text_map = nn.Linear(student.EMBED_DIM, student.EMBED_DIM, bias=False)
         with torch.no_grad():
             text_map.weight.copy_(state["map"])
-        return head.eval(), text_map, float(state["log_scale"])
+        return head, text_map, state["scales"]
 
     def _distilled(
-        self,
-        text: Any,
-        texts: student.Texts,
-        targets: Tensor,
-        pairs: student.Pairs,
-        seconds: float,
-        earlier: Path | None,
-    ) -> None:
+        self, texts: student.Texts, targets: Tensor, pairs: heads.Pairs, earlier: Path | None
+    ) -> Any:
+        """The whole model with a text tower that imitates its teacher."""
         file = self._work / "distil.safetensors"
+        if earlier is None and not file.exists():
+            tokens = self._array("tokens", lambda: embed_texts(student.token_strings()))
+        else:  # overwritten at once
+            tokens = np.random.default_rng(0).normal(size=(49408, student.EMBED_DIM))
+        model = student.new_model(self._config.images, tokens.astype(np.float32))
         if not file.exists():
-            rate = 2e-3
             if earlier is not None:
-                rate = 1e-3
                 state = load_file(earlier / "open_clip_model.safetensors")
                 own = {
                     name.removeprefix("text."): value.float()
                     for name, value in state.items()
                     if name.startswith("text.")
                 }
-                student.adopt_text_tower(text, own, texts, targets)
+                student.adopt_text_tower(model.text, own, texts, targets)
             captions = np.array(sorted({row for said in pairs.captions for row in said}))
-            classes = np.arange(len(self._texts), len(targets))
+            phrases = np.arange(len(self._texts), len(targets))
+            settings = self._config.distil
             student.distil(
-                text, texts, targets, [captions, classes],
-                seconds=seconds, peak_rate=rate, tell=_tell,
+                model.text, texts, targets, [captions, phrases],
+                seconds=settings.seconds, peak_rate=settings.rate, tell=_tell,
             )  # fmt: skip
-            save_file(text.state_dict(), file)
-        text.load_state_dict(load_file(file))
+            save_file(model.text.state_dict(), file)
+        model.text.load_state_dict(load_file(file))
+        return model
 
-    def _export(self, out: Path, model: Any, head: nn.Sequential, log_scale: float) -> None:
+    def _joined(self, towers: Towers, material: Material) -> None:
+        file = self._work / "joint.safetensors"
+        if not file.exists():
+            kept = self._work / "joint.checkpoint"
+            train_jointly(towers, material, self._config.joint, kept, _tell)
+            save_file(
+                {name: value.contiguous() for name, value in towers.state_dict().items()}, file
+            )
+        towers.load_state_dict(load_file(file))
+        towers.eval()
+
+    def _export(self, out: Path, model: Any, backbone: nn.Module, towers: Towers) -> None:
         """Puts the trained parts into open_clip's model and writes it in float16."""
-        trunk = {f"trunk.{name}": value for name, value in load_trunk().state_dict().items()}
+        trunk = {f"trunk.{name}": value for name, value in backbone.state_dict().items()}
         names = {"0.weight": "fc1.weight", "0.bias": "fc1.bias", "3.weight": "fc2.weight"}
-        mlp = {f"head.mlp.{names[name]}": value for name, value in head.state_dict().items()}
+        state = towers.head.state_dict()
+        mlp = {f"head.mlp.{names[name]}": value for name, value in state.items()}
         model.visual.load_state_dict({**trunk, **mlp}, strict=True)
         with torch.no_grad():
-            model.logit_scale.fill_(min(log_scale, math.log(100)))
+            scale = float(towers.log_scales[0].detach())
+            model.logit_scale.fill_(min(scale, math.log(100)))
         export_model(
             out,
             model.state_dict(),
-            {**student.MODEL_CFG, "custom_text": True},
-            student.PREPROCESS_CFG,
+            {**student.model_config(self._config.images), "custom_text": True},
+            student.preprocess_config(self._config.images),
             dtype=torch.float16,
         )
 
-    def _judge(self, text: Any, head: nn.Sequential) -> Retrieval:
+    def _judge(self, towers: Towers) -> Retrieval:
         photos = list(read_photos([self._val_file]))
-        features = self._array("val", lambda: self._features([self._val_file], 1))
+        once = np.array([(number, 0) for number in range(len(photos))], np.int32)
+        views = compute_views(
+            photos, once, self._config.images, self._work / "val", _counter("views")
+        )
         texts = student.Texts([caption for photo in photos for caption in photo.captions])
         owner = [place for place, photo in enumerate(photos) for _ in photo.captions]
         with torch.no_grad():
-            images = F.normalize(head(torch.from_numpy(features[:, 0].astype(np.float32))), dim=1)
-        found = student.embed_all(text, texts)
-        return evaluate_retrieval(images.numpy(), found.numpy(), owner)
-
-    def _features(self, files: list[Path], views: int) -> NDArray[np.float16]:
-        photos: Any = read_photos(files)
-        return compute_features(photos, views, _counter("photos"))
+            parts = [towers.images(views.lower[i : i + 64]) for i in range(0, len(photos), 64)]
+        found = student.embed_all(towers.text, texts)
+        return evaluate_retrieval(torch.cat(parts).numpy(), found.numpy(), owner)
 
     def _vectors(self, name: str, make: Callable[[], NDArray[np.float16]]) -> Tensor:
         return torch.from_numpy(self._array(name, make).astype(np.float32))
@@ -202,13 +222,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="keeps finished stages")
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
-    parser.add_argument("--distil-s", type=float, default=2400, help="seconds for the text student")
+    parser.add_argument("--recipe", type=Path, default=recipes.DEFAULT, help="a TOML file")
     parser.add_argument(
         "--earlier", type=Path, help="a model folder of this recipe; its text tower starts the new"
     )
     arguments = parser.parse_args()
-    stages = Stages(arguments.data, arguments.work)
-    found = stages.run(arguments.out, arguments.distil_s, arguments.earlier)
+    stages = Stages(arguments.data, arguments.work, recipes.read_config(arguments.recipe))
+    found = stages.run(arguments.out, arguments.earlier)
     sys.stdout.write(json.dumps(found.as_record()) + "\n")
 
 
