@@ -83,5 +83,8 @@ class Upper(nn.Module):
 
     def train(self, mode: bool = True) -> Upper:
         """Batch norms stay in eval mode; nothing else here depends on the mode."""
-        super().train(False)
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
         return self

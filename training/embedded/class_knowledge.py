@@ -27,7 +27,7 @@ _RAISED = 0.08  # how often a step names a whole branch of WordNet instead of it
 
 
 class ClassKnowledge:
-    """The published classifier, (1000, 1280) ``weight`` and (1000,) ``bias``, with its classes' names.
+    """The published classifier, with its classes' names: (1000, 1280) weight and (1000,) bias.
 
     ``texts`` are all phrases that name a class or a kind of classes, for the teacher to embed.
     """

@@ -11,7 +11,6 @@ the weights.
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from dataclasses import dataclass
@@ -255,4 +254,4 @@ def _save(
         "spent": spent,
     }
     torch.save(state, half)
-    os.replace(half, kept)
+    half.replace(kept)

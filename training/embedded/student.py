@@ -215,6 +215,4 @@ def distil(
             step += 1
         if elapsed - shown > 30:
             shown = elapsed
-            tell(
-                f"distil step {step} loss {loss.item():.3f} {elapsed:.0f} s"
-            )
+            tell(f"distil step {step} loss {loss.item():.3f} {elapsed:.0f} s")
