@@ -37,7 +37,7 @@ COMMANDS = {
     "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
     "train": ("training.commands:train", "fine-tune a model on your own captions"),
     "info": ("clipsearch.info_command:info", "what the library holds, its model, its failures"),
-    "models": ("clipsearch.commands:models", "list models, or prepare one: models use ADDRESS"),
+    "models": ("indexer.models_command:models", "list models, change the library's, free space"),
     "roots": (
         "clipsearch.roots_command:roots",
         "list the library's folders, or follow a moved one",
