@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -292,3 +293,17 @@ def test_dropping_a_space_makes_the_database_smaller(library: Library, tmp_path:
         assert writer.drop_space(other.id) == PHOTOS
     library.shrink()
     assert before - change_checks.size_on_disk(library.path) > 1_000_000
+
+
+def test_a_change_in_the_background_outlives_its_command_and_tells_how_far_it_is(
+    library: Library, call_cli: Run, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    same = f"local-dir:{tiny_model_dir}"  # compiled already, so the process needs no torch
+    with library.writer() as writer:
+        space = library.spaces()[0]
+        writer.plan_switch(space.id)
+    begun = call_cli("models", "use", same, "--background", "--json")
+    assert begun.returncode == 0, begun.stderr
+    os.waitpid(json.loads(begun.stdout)["process"], 0)
+    assert library.models.next() is None
+    assert "now uses" in (library.path / "fill.log").read_text()
