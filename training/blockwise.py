@@ -38,8 +38,8 @@ def contrastive_in_blocks(
     """``loss.contrastive_loss`` (CLIP section 2.3, Figure 3) without an n x n matrix.
 
     1/2n sum over i of [lse_j z_ij - z_ii] + [lse_j z_ji - z_ii], z = t x_i . y_j. With P and Q the
-    softmax of z over rows and over columns, dL/dz = (P + Q - 2 I) / 2n. ``images`` and ``texts`` are
-    (m, dim) unit rows; pairs off the diagonal with equal ``groups`` (m,) int64 are left out.
+    softmax of z over rows and over columns, dL/dz = (P + Q - 2 I) / 2n. ``images`` and ``texts``
+    are (m, dim) unit rows; pairs off the diagonal with equal ``groups`` (m,) int64 are left out.
     """
     with torch.no_grad():
         shard = _Shard.of(images, texts, groups, team, block)
@@ -67,7 +67,7 @@ def sigmoid_in_blocks(
     team: Team = ALONE,
     block: int = BLOCK,
 ) -> Tensor:
-    """``loss.sigmoid_loss`` (SigLIP, Zhai et al. 2023, section 3.2 and 3.3) without an n x n matrix.
+    """``loss.sigmoid_loss`` (SigLIP, Zhai et al. 2023, section 3.2) without an n x n matrix.
 
     -1/n sum over i, j of log sigmoid(s_ij z_ij), z = t x_i . y_j + b, s = 1 on the diagonal, else
     -1; dL/dz = -s sigmoid(-s z) / n. Shapes and ``groups`` as in ``contrastive_in_blocks``.
@@ -236,12 +236,12 @@ class _Known(torch.autograd.Function):
         return value
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         gradients = [factor * gradient for gradient in ctx.saved_tensors]
         return None, *gradients, *(None for _ in gradients)
 
 
 def _known(value: Tensor, given: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    found: Tensor = _Known.apply(value, *given, *gradients)  # type: ignore[no-untyped-call]
+    found: Tensor = _Known.apply(value, *given, *gradients)
     return found
