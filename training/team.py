@@ -102,6 +102,11 @@ class Team:
 ALONE = Team()
 
 
+def processes_here() -> int:
+    """How many processes torchrun has started on this machine; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 @contextmanager
 def join_team(device: torch.device) -> Iterator[Team]:
     """The team that torchrun started this process for, or the process alone.
