@@ -105,7 +105,7 @@ def train(
             "give a larger --batch-size or more pictures"
         )
     signature = recipe.signature(loaded, pictures)
-    batches = _Batches(loaded, pictures, recipe, teacher, team)
+    batches = Batches(loaded, pictures, recipe, teacher, team)
     prepare_layers(model, recipe.learn)
     if recipe.checkpoint_blocks:
         model.set_grad_checkpointing(True)
@@ -147,7 +147,7 @@ def train(
     model.eval().requires_grad_(True)
 
 
-class _Batches:
+class Batches:
     """What is learned in each step: a batch, its loss, and this model's gradients."""
 
     def __init__(
