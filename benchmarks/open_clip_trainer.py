@@ -41,7 +41,7 @@ MODEL: dict[str, Any] = {
         "layers": 4,
     },
 }
-ROUNDS, PARTS = 3, 4
+PARTS = 4
 LR, WARMUP, SEED, DECAY = 5e-4, 5, 0, 0.05
 
 
@@ -162,6 +162,7 @@ def main() -> None:
     parser.add_argument("--captions", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs (default 3)")
     parser.add_argument("--one", nargs=5)
     arguments = parser.parse_args()
     if arguments.one:
@@ -181,12 +182,14 @@ def main() -> None:
             return found
 
         for parts in (1, PARTS):
-            pairs = [(run("ours", parts), run("theirs", parts)) for _ in range(ROUNDS)]
+            pairs = [(run("ours", parts), run("theirs", parts)) for _ in range(arguments.rounds)]
             first, other = pairs[0]
             apart = max(abs(a - b) for a, b in zip(first["losses"], other["losses"], strict=True))
             print(f"{arguments.steps} steps of {arguments.batch} in {parts}:")
             for name, found in (("ours", first), ("open_clip", other)):
-                curve = " ".join(f"{loss:.4f}" for loss in found["losses"][:: arguments.steps // 5])
+                curve = " ".join(
+                    f"{loss:.4f}" for loss in found["losses"][:: max(1, arguments.steps // 5)]
+                )
                 print(f"  {name}: {found['rate']:.0f} pictures/s, {found['mib']:.0f} MiB; {curve}")
             print(f"  the curves are at most {apart:.6f} apart")
             for name, key in (("speed", "rate"), ("memory", "mib")):
