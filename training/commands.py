@@ -60,7 +60,8 @@ def _configure(parser: ArgumentParser) -> None:
         "--learn",
         metavar="WHAT",
         help="what may change: all; text, the image tower being locked (default up to 500 "
-        "pictures); projection; last:N blocks of each tower; lora or lora:RANK",
+        "pictures); images, the text tower being locked; projection; last:N blocks of each "
+        "tower; lora or lora:RANK",
     )
     parser.add_argument(
         "--layer-decay",
@@ -118,11 +119,63 @@ def _configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="export the judged model; else one trained on all pictures with the same recipe",
     )
-    parser.add_argument("--device", choices=["auto", "cpu"], help="where to train (cpu)")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: as many as cores")
+    _configure_arithmetic(parser)
     add_json_argument(parser)
     parser.epilog = (
-        "Ctrl-C saves a checkpoint; the same command continues from it, with the same result."
+        "Ctrl-C saves a checkpoint; the same command continues from it, with the same result. "
+        "Several processes share the work: torchrun --nproc-per-node 2 -m clipsearch train ..."
+    )
+
+
+def _configure_arithmetic(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--teacher",
+        metavar="ADDRESS",
+        help="another model to learn from, besides the captions (distillation)",
+    )
+    parser.add_argument(
+        "--teach",
+        choices=["both", "images", "texts"],
+        default="both",
+        help="what it teaches: which pictures fit which captions, which pictures are alike, or "
+        "which captions are (default %(default)s)",
+    )
+    parser.add_argument(
+        "--teacher-weight",
+        type=float,
+        default=1.0,
+        metavar="WEIGHT",
+        help="how much the teacher counts against the captions (default 1)",
+    )
+    parser.add_argument(
+        "--last-epoch-size",
+        type=int,
+        metavar="PIXELS",
+        help="one more epoch with pictures of this size, as CLIP's at 336; the exported model "
+        "takes that size",
+    )
+    parser.add_argument(
+        "--ema",
+        type=float,
+        default=0.0,
+        metavar="DECAY",
+        help="keep the running mean of the weights instead of the last ones, 0.999 for example",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "f32", "bf16"],
+        help="of the towers' arithmetic (auto: bf16 on a GPU that has it, else f32)",
+    )
+    parser.add_argument(
+        "--checkpoint-blocks",
+        action="store_true",
+        help="keep less of each transformer block and compute it again: less memory, more time",
+    )
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], help="where to train (auto: a GPU if any)"
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of each process (default: the cores, shared)"
     )
 
 
@@ -133,7 +186,13 @@ def _run(arguments: Namespace) -> int:
             raise UsageError(reason=f"--{name.replace('_', '-')} must be at least 1, not {value}")
     if arguments.chunk < 0:
         raise UsageError(reason=f"--chunk must be at least 0, not {arguments.chunk}")
-    for name in ("max_forgetting", "keep_close"):
+    if not 0 <= arguments.ema < 1:
+        raise UsageError(reason=f"--ema must lie in [0, 1), not {arguments.ema}")
+    if arguments.last_epoch_size is not None and arguments.last_epoch_size < 1:
+        raise UsageError(
+            reason=f"--last-epoch-size must be at least 1, not {arguments.last_epoch_size}"
+        )
+    for name in ("max_forgetting", "keep_close", "teacher_weight"):
         value = getattr(arguments, name)
         if not value >= 0:
             raise UsageError(reason=f"--{name.replace('_', '-')} must be at least 0, not {value}")
@@ -142,10 +201,13 @@ def _run(arguments: Namespace) -> int:
     settings = resolve(vars(arguments))
     import torch
 
+    from training.device import choose_device, choose_precision
     from training.loop import Interrupted
     from training.run import Options, fine_tune
+    from training.team import join_team, processes_here
 
-    torch.set_num_threads(settings.thread_count)
+    torch.set_num_threads(settings.threads or max(1, settings.thread_count // processes_here()))
+    device = choose_device(settings)
     options = Options(
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
@@ -160,27 +222,37 @@ def _run(arguments: Namespace) -> int:
         keep_close=arguments.keep_close,
         layer_decay=arguments.layer_decay,
         chunk=arguments.chunk,
+        ema=arguments.ema,
+        precision=choose_precision(settings, device),
+        checkpoint_blocks=arguments.checkpoint_blocks,
+        teacher=arguments.teacher,
+        teach=arguments.teach,
+        teacher_weight=arguments.teacher_weight,
+        last_epoch_size=arguments.last_epoch_size,
     )
     progress = _Progress()
     stopping: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _frame: stopping.append(number))
     try:
-        report = fine_tune(
-            arguments.captions.expanduser().absolute(),
-            arguments.out.expanduser().absolute(),
-            _start_from(arguments),
-            options=options,
-            settings=settings,
-            tell=say,
-            on_step=progress.show,
-            should_stop=lambda: bool(stopping),
-        )
+        with join_team(device) as team:
+            report = fine_tune(
+                arguments.captions.expanduser().absolute(),
+                arguments.out.expanduser().absolute(),
+                _start_from(arguments),
+                options=options,
+                settings=settings,
+                tell=say,
+                on_step=progress.show,
+                should_stop=lambda: bool(stopping),
+                team=team,
+            )
     except Interrupted:
         say("\nStopped and saved. The same command continues from here.")
         return errors.INTERRUPTED
     finally:
         signal.signal(signal.SIGINT, before)
-    _tell(report, as_json=arguments.json)
+    if team.leads:
+        _tell(report, as_json=arguments.json)
     return errors.DONE
 
 

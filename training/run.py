@@ -19,8 +19,10 @@ from training.evaluation import Retrieval
 from training.export import export_model
 from training.forgetting import Exam, Kept, Mixture, Weights, choose, copy_weights, mix
 from training.layers import check_learn, images_move
-from training.loop import Recipe, Step, train
+from training.loop import Recipe, Step
+from training.phases import Phases
 from training.probing import find_probe
+from training.team import ALONE, Team
 
 # Below, a picture more or less decides the figures.
 ENOUGH_TO_JUDGE = 50
@@ -55,6 +57,13 @@ class Options:
     keep_close: float = 0.0
     layer_decay: float = 1.0
     chunk: int = 0
+    ema: float = 0.0
+    precision: str = "f32"
+    checkpoint_blocks: bool = False
+    teacher: str | None = None  # address
+    teach: str = "both"
+    teacher_weight: float = 1.0
+    last_epoch_size: int | None = None  # pixels
 
 
 @dataclass(frozen=True)
@@ -100,17 +109,20 @@ def fine_tune(
     tell: Tell,
     on_step: Callable[[str, Step], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    team: Team = ALONE,
 ) -> RunReport:
     """Trains on most pictures and judges on the rest; then trains what is exported on all of them.
 
     With ``keep_held_out`` the judged model itself is exported. A folder that holds an interrupted
-    run of the same recipe is continued. Raises CaptionFileError, ModelError, CheckpointError,
+    run of the same recipe is continued. Every process of a ``team`` calls this; the first alone
+    speaks, writes and decides. Raises CaptionFileError, ModelError, CheckpointError,
     StorageError, and loop.Interrupted after saving.
     """
     if not 0 < options.val_fraction < 1:
         raise TrainingError(
             reason=f"--val-fraction must lie between 0 and 1, not {options.val_fraction}"
         )
+    tell = tell if team.leads else _silent
     found = read_captions(captions)
     learning, held_out = split_by_content(found.pictures, options.val_fraction, options.seed)
     if not held_out:
@@ -121,9 +133,14 @@ def fine_tune(
         tell(f"{captions}:{row.line}: skipped: {row.reason}")
     if len(found.skipped) > 10:
         tell(f"... and {len(found.skipped) - 10} more rows skipped")
-    loaded = load_openclip(address, settings=settings)
-    recipe = choose_recipe(len(found.pictures), options)
-    _prepare_folder(out, captions, loaded, recipe, options)
+    loaded, teacher = _load(address, options.teacher, settings, team)
+    recipe = choose_recipe(len(found.pictures), options, teacher)
+    phases = Phases(
+        loaded, recipe, out, options.last_epoch_size, teacher, team, on_step, should_stop
+    )
+    start, old = phases.start()
+    if team.leads:
+        _prepare_folder(out, captions, loaded, recipe, options)
     tell(
         f"{len(learning)} pictures to learn from, {len(held_out)} held out; "
         f"{recipe.steps} steps of {min(recipe.batch_size, len(learning))}; learning: {recipe.learn}"
@@ -134,14 +151,6 @@ def fine_tune(
             "differences apart."
         )
 
-    def follow(phase: str) -> Callable[[Step], None]:
-        def heard(step: Step) -> None:
-            _append(out / "metrics.jsonl", {"phase": phase, **asdict(step)})
-            if on_step is not None:
-                on_step(phase, step)
-
-        return heard
-
     library = settings.library if settings.library.exists() else None
     probe = find_probe(options.probe, library, found.pictures, options.seed)
     tell(f"So that nothing else is forgotten, watched over: {probe.trust}.")
@@ -149,23 +158,24 @@ def fine_tune(
     kept = Kept(loaded, probe, images_move=moves)
     exam = Exam(loaded, held_out, images_move=moves)
     before, _ = exam.sit()
-    old = copy_weights(loaded.model)
-    judged = out / "checkpoint-judged"
-    train(loaded, learning, recipe, judged, tell=follow("judge"), should_stop=should_stop)
-    new = copy_weights(loaded.model)
-    mixtures, ranks = _mixtures(loaded.model, old, new, exam, kept, moves)
+    learned = phases.learn(learning, "judged", "judge")
+    exam.turn_to(learned)
+    kept.turn_to(learned)
+    new = copy_weights(learned.model)
+    mixtures, ranks = _mixtures(learned.model, old, new, exam, kept, moves)
     chosen = choose(mixtures, ranks, kept.before, options.max_forgetting)
-    alpha, recall = chosen.alpha, chosen.kept
+    alpha, recall = team.agree((chosen.alpha, chosen.kept))
     if alpha and not options.keep_held_out:
-        loaded.model.load_state_dict(old)
-        final = out / "checkpoint-final"
-        train(loaded, found.pictures, recipe, final, tell=follow("final"), should_stop=should_stop)
-        alpha, recall = _largest_safe(loaded.model, old, kept, alpha, options.max_forgetting)
+        loaded.model.load_state_dict(start)
+        learned = phases.learn(found.pictures, "final", "final")
+        kept.turn_to(learned)
+        safe = _largest_safe(learned.model, old, kept, alpha, options.max_forgetting)
+        alpha, recall = team.agree(safe)
     else:
-        mix(loaded.model, old, new, alpha)
+        mix(learned.model, old, new, alpha)
     export = out / "export" if alpha else None
-    if export is not None:
-        export_model(export, loaded.model.state_dict(), loaded.model_cfg, loaded.preprocess_cfg)
+    if export is not None and team.leads:
+        export_model(export, learned.model.state_dict(), learned.model_cfg, learned.preprocess_cfg)
     report = RunReport(
         pictures=len(found.pictures),
         held_out=len(held_out),
@@ -186,11 +196,20 @@ def fine_tune(
         mixtures=mixtures,
         export=export,
     )
-    _write(out / "report.json", {**asdict(report), "export": export and str(export)})
+    if team.leads:
+        _write(out / "report.json", {**asdict(report), "export": export and str(export)})
     return report
 
 
-def choose_recipe(pictures: int, options: Options) -> Recipe:
+def _load(
+    address: str, teacher: str | None, settings: Settings, team: Team
+) -> tuple[OpenClipModel, OpenClipModel | None]:
+    loaded = load_openclip(address, settings=settings)
+    loaded.model.to(team.device)
+    return loaded, load_openclip(teacher, settings=settings) if teacher else None
+
+
+def choose_recipe(pictures: int, options: Options, teacher: OpenClipModel | None = None) -> Recipe:
     """Fills what the person left open, by how many pictures there are."""
     learn = check_learn(options.learn or ("text" if pictures <= LOCK_IMAGES_UP_TO else "all"))
     per_epoch = max(1, -(-pictures // options.batch_size))
@@ -208,6 +227,12 @@ def choose_recipe(pictures: int, options: Options) -> Recipe:
         keep_close=options.keep_close,
         layer_decay=options.layer_decay,
         chunk=options.chunk,
+        ema=options.ema,
+        precision=options.precision,
+        checkpoint_blocks=options.checkpoint_blocks,
+        teacher=teacher.weights_sha256 if teacher else "",
+        teach=options.teach,
+        teacher_weight=options.teacher_weight,
     )
 
 
@@ -264,10 +289,9 @@ def _prepare_folder(
     _write(out / "config.json", config)
 
 
+def _silent(_: str) -> None:
+    """What a process says that does not lead."""
+
+
 def _write(path: Path, record: Mapping[str, object]) -> None:
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _append(path: Path, record: Mapping[str, object]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
