@@ -156,10 +156,10 @@ def test_captions_are_merged_by_content_and_bad_rows_are_listed(captions: Path) 
         ("a lion",),
         ("a tower",),
     ]
-    assert [(row.line, row.path) for row in found.skipped] == [
-        (9, "broken.jpg"),
-        (10, "gone.jpg"),
-        (11, "moon.png"),
+    assert [(row.where, Path(row.name).name) for row in found.skipped] == [
+        ("captions.csv:9", "broken.jpg"),
+        ("captions.csv:10", "gone.jpg"),
+        ("captions.csv:11", "moon.png"),
     ]
 
 
@@ -167,7 +167,7 @@ def test_captions_are_merged_by_content_and_bad_rows_are_listed(captions: Path) 
     ("text", "told"),
     [
         ("", "path,caption"),
-        ("file,text\na.jpg,b\n", "path,caption"),
+        ("photograph,words\na.jpg,b\n", "path,caption"),
         ("path,caption\ngone.jpg,a\n", "gone.jpg"),
         ("path,caption\n", "at least 2"),
     ],

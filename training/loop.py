@@ -7,27 +7,30 @@ decay on everything but gains and biases, a cosine schedule, random crops.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from torch import Tensor, nn
 
 from clipsearch.encoders.openclip import OpenClipModel
 from training.checkpoint import load_checkpoint, save_checkpoint
-from training.data import CaptionedPicture, Views
+from training.data import CaptionedPicture
 from training.general_texts import general_texts
 from training.grad_cache import backward_in_chunks
 from training.layers import depths, images_move, prepare_layers
 from training.lora import merge_lora
 from training.loss import MAX_LOGIT_SCALE, contrastive_loss, feature_distillation, sigmoid_loss
 from training.towers import encode_pictures, encode_texts, image_vectors, text_vectors
+from training.views import Cut, Views
 
 _ENCODED_AT_ONCE = 32
 _FIXED_CUTS = 4  # of each picture, for a locked image tower
@@ -51,11 +54,18 @@ class Recipe:
     keep_close: float = 0.0  # weight of the distance to what the old model said
     layer_decay: float = 1.0  # of the learning rate, for every block down from the top
     chunk: int = 0  # pictures encoded with a graph at once; 0: the whole batch
+    cut: Cut = field(default_factory=Cut)  # of training pictures
 
     def signature(self, model: OpenClipModel, pictures: Sequence[CaptionedPicture]) -> str:
         """Tells runs apart that must not continue each other."""
-        data = sorted((picture.content_hash, picture.captions) for picture in pictures)
-        return repr((asdict(self), model.weights_sha256, data))
+        data = repr([(picture.content_hash, picture.captions) for picture in pictures])
+        return json.dumps(
+            {
+                "settings": asdict(self),
+                "weights": model.weights_sha256,
+                "captions or pictures": xxhash.xxh3_128_hexdigest(data.encode()),
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -132,7 +142,7 @@ class _ImageSide:
         self, loaded: OpenClipModel, pictures: Sequence[CaptionedPicture], recipe: Recipe
     ) -> None:
         self._loaded = loaded
-        self.views = Views(pictures, loaded.preprocessing)
+        self.views = Views(pictures, loaded.preprocessing, recipe.cut)
         self._fixed: list[Tensor] = []  # per cut: (pictures, dim)
         if not images_move(recipe.learn):
             chance = random.Random(recipe.seed)
