@@ -70,9 +70,7 @@ class CaptionSource:
     @property
     def forms(self) -> str:
         """The kinds of its sources, without their names."""
-        kinds = [
-            "a folder" if path.is_dir() else f"a {path.suffix.lower()} file" for path in self.paths
-        ]
+        kinds = [_form(path) for path in self.paths]
         return ", ".join(dict.fromkeys([*kinds, "a library"] if self.library else kinds))
 
 
@@ -83,6 +81,12 @@ class CaptionSet:
     pictures: list[CaptionedPicture]
     skipped: list[SkippedRow]
     near_copies: int = 0
+
+
+def _form(path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    return "a WebDataset tar" if is_tar(path) else f"a {path.suffix[1:].upper()} file"
 
 
 def read_captions(given: Path | CaptionSource, spill_in: Path | None = None) -> CaptionSet:

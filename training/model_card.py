@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from clipsearch import __version__
@@ -54,6 +55,20 @@ def model_card(
         else "Nothing was exported: no mixture of the old and the new weights was both better and "
         "safe.\n"
     )
+    trained = _paragraph(
+        f"{report.pictures:,} pictures with {captions:,} captions, from {forms}; "
+        f"{report.skipped:,} rows could not be used. {report.held_out:,} of the pictures were held "
+        "out to judge on."
+    )
+    method = _paragraph(
+        f"Learning: {recipe.learn}; {recipe.steps:,} steps of {recipe.batch_size} pictures; "
+        f"highest learning rate {recipe.lr:g}; loss: {recipe.loss}; seed {recipe.seed}. "
+        f"{report.alpha:.0%} of what was learned is mixed into the old weights (WiSE-FT)."
+    )
+    seen = _paragraph(
+        f"{seen} General pictures: {guard.trust}. Without the mixing, R@10 there would be "
+        f"{guard.unguarded:.1f} %."
+    )
     return f"""# {_short(model)}, fine-tuned
 
 A model that finds pictures by words, fine-tuned by clipsearch {__version__} from `{_short(model)}`
@@ -61,12 +76,9 @@ A model that finds pictures by words, fine-tuned by clipsearch {__version__} fro
 
 ## Trained on
 
-{report.pictures:,} pictures with {captions:,} captions, from {forms}; {report.skipped:,} rows could
-not be used. {report.held_out:,} of the pictures were held out to judge on.
+{trained}
 
-Learning: {recipe.learn}; {recipe.steps:,} steps of {recipe.batch_size} pictures; highest learning
-rate {recipe.lr:g}; loss: {recipe.loss}; seed {recipe.seed}. {report.alpha:.0%} of what was learned
-is mixed into the old weights (WiSE-FT).
+{method}
 
 ## Measured
 
@@ -76,8 +88,7 @@ On the held-out pictures, with weights that never saw them, before and after:
 |---|---|---|
 {table}
 {few}
-{seen} General pictures: {guard.trust}. Without the mixing, R@10 there would be
-{guard.unguarded:.1f} %.
+{seen}
 
 ## Use
 
@@ -93,6 +104,10 @@ pictures or captions are private, so is the model.
 
 {_licence(model)}
 """
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _short(model: str) -> str:

@@ -99,7 +99,7 @@ class _Chart:
             y = self._y(mark.y)
             for left in range(_LEFT, _WIDTH - _RIGHT, 16):
                 self._draw.line((left, y, left + 8, y), _FAINT, 2)
-            self._draw.text((_WIDTH - _RIGHT, y - 6), mark.name, _FAINT, self._font, anchor="rs")
+            self._draw.text((_LEFT + 8, y + 6), mark.name, _FAINT, self._font, anchor="la")
 
     def line(self, line: Line, points: list[tuple[float, float]], colour: str) -> None:
         if line.noisy:

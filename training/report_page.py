@@ -24,7 +24,10 @@ h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin: 2.5r
 p { margin: .4rem 0; } .faint { color: var(--faint); }
 table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .3rem .8rem; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; padding-left: 0; } th { font-weight: 600; }
+td { white-space: nowrap; }
+@media (max-width: 34rem) { th, td { padding: .3rem .4rem; } }
+th:first-child, td:first-child { white-space: normal; text-align: left; padding-left: 0; }
+th { font-weight: 600; }
 tr.chosen td { font-weight: 700; } .good { color: var(--good); } .bad { color: var(--bad); }
 .plot { width: 100%; max-width: 40rem; border: 1px solid var(--line); border-radius: 6px;
   display: block; margin: .8rem 0; }
@@ -73,8 +76,9 @@ their own picture among them:</p>
 {_doubt(report)}
 <h2>Everything else</h2>
 <p>Recall@10 on general pictures: <b>{guard.before:.1f} %</b> before, <b>{guard.after:.1f} %</b>
-after; it may fall by {guard.max_forgetting:g} points. All of what was learned would have left
-{guard.unguarded:.1f} %.</p>
+after; it may fall by
+{guard.max_forgetting:g} point{"" if guard.max_forgetting == 1 else "s"}. All of what was
+learned would have left {guard.unguarded:.1f} %.</p>
 <p class="faint">Measured on {escape(guard.trust)}.</p>
 {_mixtures(report)}
 <h2>What the searches find</h2>
@@ -100,7 +104,7 @@ def _retrieval(before: Retrieval, after: Retrieval) -> str:
         kind = "good" if better > 0 else "bad" if better < 0 else "faint"
         cells += (
             f"<tr><td>{name}</td><td>{old:.1f}{unit}</td><td>{new:.1f}{unit}</td>"
-            f'<td class="{kind}">{new - old:+.1f}</td></tr>'
+            f'<td class="{kind}">{f"{new - old:+.1f}" if better else "0.0"}</td></tr>'
         )
     head = "<tr><th></th><th>before</th><th>after</th><th>change</th></tr>"
     return f"<table>{head}{cells}</table>"

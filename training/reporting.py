@@ -44,7 +44,7 @@ def write_reports(
         model=loaded.address,
         sources=source.name,
         plots=plots,
-        examples=examples,
+        examples=examples if report.export is not None else (),
         thumbnail=lambda place: exam.views.thumbnail(place, _THUMBNAIL_SIDE),
     )
     folder.write_text(PAGE, page)
@@ -74,20 +74,19 @@ def draw_plots(steps: Sequence[dict[str, Any]], report: RunReport) -> dict[str, 
         ]
 
     alphas = [mixture.alpha for mixture in report.mixtures]
-    own = [mixture.own.text_to_image[10] for mixture in report.mixtures]
-    general = [mixture.kept for mixture in report.mixtures]
-    guard = report.forgetting
+    guard, first = report.forgetting, report.before.text_to_image[10]
+    own = [mixture.own.text_to_image[10] - first for mixture in report.mixtures]
+    general = [mixture.kept - guard.before for mixture in report.mixtures]
     marks = [Mark("exported", x=report.alpha)]
-    if guard.max_forgetting < guard.before:
-        least = guard.before - guard.max_forgetting
-        marks.append(Mark("general pictures must stay above", y=least))
+    if guard.max_forgetting <= 2 * max(map(abs, [5.0, *own, *general])):
+        marks.append(Mark("general pictures may fall to here", y=-guard.max_forgetting))
     return {
         "loss": line_chart("Loss", "step", over_steps("loss", noisy=True)),
         "temperature": line_chart(
             "Inverse temperature", "step", over_steps("logit_scale", noisy=False)
         ),
         "recall": line_chart(
-            "Recall@10, %",
+            "Recall@10, change in points",
             "share of the new weights",
             [
                 Line("your held-out pictures", alphas, own, dots=True),
