@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -18,12 +19,14 @@ from clipsearch.command import (
     say,
 )
 from clipsearch.config import Settings, resolve
-from clipsearch.errors import LibraryNotFoundError, UsageError
+from clipsearch.errors import LibraryNotFoundError, StorageError, UsageError
 from training.evaluating import PARTS, USUAL
 
 if TYPE_CHECKING:
     from clipsearch.library import Library
     from training.evaluating.dataset import Dataset
+    from training.evaluating.measuring import ModelReport
+    from training.evaluating.recommending import Recommendation
 
 _LINE_EVERY_S = 5.0
 
@@ -58,10 +61,21 @@ def _configure(parser: ArgumentParser) -> None:
         help=f"what to measure, of {', '.join(PARTS)}, or all (default %(default)s)",
     )
     parser.add_argument(
+        "--train",
+        metavar="PATH",
+        help="labelled pictures for probes to learn from, as --data (default: half of those)",
+    )
+    parser.add_argument(
         "--templates",
         default="imagenet",
         metavar="DOMAIN|FILE",
         help="sentences for classes: a domain of 'tag', or a text file (default: CLIP's 80)",
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write a page with tables and plots"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an HTML file that is there"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of samples (default 0)")
     parser.add_argument("--threads", type=int, metavar="N", help="default: as many as cores")
@@ -74,14 +88,21 @@ def _run(arguments: Namespace) -> int:
     only = _only(arguments.only)
     if arguments.limit is not None and arguments.limit < 2:
         raise UsageError(reason=f"--limit must be at least 2, not {arguments.limit}")
+    to = _page(arguments)
     flags = {**vars(arguments), "model": None}
     settings = resolve(flags)
     from clipsearch.tagging.templates import read_templates
     from training.evaluating.measuring import Plan, measure_models
     from training.evaluating.recommending import recommend
-    from training.evaluating.tables import tables
+    from training.evaluating.sources import read_dataset
+    from training.evaluating.tables import lines_of
 
-    plan = Plan(parts=parts, templates=read_templates(arguments.templates), seed=arguments.seed)
+    plan = Plan(
+        parts=parts,
+        templates=read_templates(arguments.templates),
+        train=read_dataset(arguments.train, only) if arguments.train else None,
+        seed=arguments.seed,
+    )
     dataset, settings, own_model = _data(arguments, only, settings, flags)
     dataset = dataset.sample(arguments.limit, arguments.seed).telling()
     models = list(dict.fromkeys(arguments.model or [own_model]))
@@ -91,6 +112,8 @@ def _run(arguments: Namespace) -> int:
     )
     reports = [one.report for one in measured]
     advice = recommend(measured) if len(measured) > 1 else None
+    if to is not None:
+        _write(reports, advice, dataset, to)
     if arguments.json:
         for report in reports:
             print_json({"data": dataset.name, "notes": dataset.notes, **asdict(report)})
@@ -101,8 +124,36 @@ def _run(arguments: Namespace) -> int:
     for note in dataset.notes:
         print(f"  {note}")
     print()
-    print("\n".join(tables(reports, advice)).rstrip())
+    print("\n".join(lines_of(reports, advice)).rstrip())
     return errors.DONE
+
+
+def _page(arguments: Namespace) -> Path | None:
+    """Where the page goes: checked before minutes of work, not after."""
+    if arguments.html is None:
+        return None
+    to: Path = arguments.html.expanduser().absolute()
+    if to.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(reason=f"--html takes an .html file, not {to}")
+    if to.exists() and not arguments.overwrite:
+        raise UsageError(reason=f"{to} is there already: add --overwrite, or name another")
+    if not to.parent.is_dir():
+        raise UsageError(reason=f"There is no folder {to.parent} to write {to.name} into")
+    return to
+
+
+def _write(
+    reports: list[ModelReport], advice: Recommendation | None, dataset: Dataset, to: Path
+) -> None:
+    from training.evaluating.page import write_page
+
+    try:
+        write_page(reports, advice, dataset, to, shlex.join(["clipsearch", *sys.argv[1:]]))
+    except OSError as error:
+        raise StorageError(
+            path=to, reason=error.strerror or error, advice="choose another place"
+        ) from error
+    say(f"Wrote {to}")
 
 
 def _parts(given: str) -> tuple[str, ...]:

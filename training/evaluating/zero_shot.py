@@ -47,6 +47,7 @@ class Wording:
     mean: float
     standard_deviation: float
     each: tuple[float, ...]
+    sentences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ def judge_zero_shot(
             mean=round(float(np.mean(each)), 2),
             standard_deviation=round(float(np.std(each)), 2),
             each=tuple(each),
+            sentences=tuple(templates),
         ),
     )
 
