@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import signal
-import sys
-import time
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,19 +13,17 @@ from clipsearch.command import (
     add_json_argument,
     add_library_argument,
     add_model_argument,
-    print_json,
     say,
 )
 from clipsearch.config import resolve
 from clipsearch.errors import LibraryNotFoundError, UsageError
+from training.telling import Progress, tell_estimate, tell_report
 
 if TYPE_CHECKING:
     from clipsearch.config import Settings
     from training.data import CaptionSource
-    from training.loop import Step
-    from training.run import Options, RunReport
-
-_LINE_EVERY_S = 5.0
+    from training.run import Options
+    from training.team import Team
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -88,7 +83,8 @@ def _configure(parser: ArgumentParser) -> None:
         "--learn",
         metavar="WHAT",
         help="what may change: all; text, the image tower being locked (default up to 500 "
-        "pictures); projection; last:N blocks of each tower; lora or lora:RANK",
+        "pictures); images, the text tower being locked; projection; last:N blocks of each "
+        "tower; lora or lora:RANK",
     )
     parser.add_argument(
         "--layer-decay",
@@ -167,11 +163,63 @@ def _configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="export the judged model; else one trained on all pictures with the same recipe",
     )
-    parser.add_argument("--device", choices=["auto", "cpu"], help="where to train (cpu)")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: as many as cores")
+    _configure_arithmetic(parser)
     add_json_argument(parser)
     parser.epilog = (
-        "Ctrl-C saves a checkpoint; the same command continues from it, with the same result."
+        "Ctrl-C saves a checkpoint; the same command continues from it, with the same result. "
+        "Several processes share the work: torchrun --nproc-per-node 2 -m clipsearch train ..."
+    )
+
+
+def _configure_arithmetic(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--teacher",
+        metavar="ADDRESS",
+        help="another model to learn from, besides the captions (distillation)",
+    )
+    parser.add_argument(
+        "--teach",
+        choices=["both", "images", "texts"],
+        default="both",
+        help="what it teaches: which pictures fit which captions, which pictures are alike, or "
+        "which captions are (default %(default)s)",
+    )
+    parser.add_argument(
+        "--teacher-weight",
+        type=float,
+        default=1.0,
+        metavar="WEIGHT",
+        help="how much the teacher counts against the captions (default 1)",
+    )
+    parser.add_argument(
+        "--last-epoch-size",
+        type=int,
+        metavar="PIXELS",
+        help="one more epoch with pictures of this size, as CLIP's at 336; the exported model "
+        "takes that size",
+    )
+    parser.add_argument(
+        "--ema",
+        type=float,
+        default=0.0,
+        metavar="DECAY",
+        help="keep the running mean of the weights instead of the last ones, 0.999 for example",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "f32", "bf16"],
+        help="of the towers' arithmetic (auto: bf16 on a GPU that has it, else f32)",
+    )
+    parser.add_argument(
+        "--checkpoint-blocks",
+        action="store_true",
+        help="keep less of each transformer block and compute it again: less memory, more time",
+    )
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], help="where to train (auto: a GPU if any)"
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of each process (default: the cores, shared)"
     )
 
 
@@ -182,11 +230,14 @@ def _run(arguments: Namespace) -> int:
 
     from training.captions.rows import Columns
     from training.data import CaptionSource
+    from training.device import choose_device, choose_precision
     from training.loop import Interrupted
     from training.run import Options, fine_tune
+    from training.team import join_team, processes_here
     from training.views import Cut
 
-    torch.set_num_threads(settings.thread_count)
+    torch.set_num_threads(settings.threads or max(1, settings.thread_count // processes_here()))
+    device = choose_device(settings)
     options = Options(
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
@@ -202,6 +253,13 @@ def _run(arguments: Namespace) -> int:
         layer_decay=arguments.layer_decay,
         chunk=arguments.chunk,
         cut=Cut(arguments.crop_scale, arguments.aspect_jitter, arguments.flip),
+        ema=arguments.ema,
+        precision=choose_precision(settings, device),
+        checkpoint_blocks=arguments.checkpoint_blocks,
+        teacher=arguments.teacher,
+        teach=arguments.teach,
+        teacher_weight=arguments.teacher_weight,
+        last_epoch_size=arguments.last_epoch_size,
     )
     source = CaptionSource(
         tuple(path.expanduser().absolute() for path in arguments.captions),
@@ -209,28 +267,32 @@ def _run(arguments: Namespace) -> int:
         Columns(arguments.image_column, arguments.caption_column),
     )
     if arguments.estimate:
-        _estimate(arguments, source, options, settings)
+        with join_team(device) as team:
+            _estimate(arguments, source, options, settings, team)
         return errors.DONE
-    progress = _Progress(trainings=1 if arguments.keep_held_out else 2)
+    progress = Progress(trainings=1 if arguments.keep_held_out else 2)
     stopping: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _frame: stopping.append(number))
     try:
-        report = fine_tune(
-            source,
-            arguments.out.expanduser().absolute(),
-            _start_from(arguments),
-            options=options,
-            settings=settings,
-            tell=say,
-            on_step=progress.show,
-            should_stop=lambda: bool(stopping),
-        )
+        with join_team(device) as team:
+            report = fine_tune(
+                source,
+                arguments.out.expanduser().absolute(),
+                _start_from(arguments),
+                options=options,
+                settings=settings,
+                tell=say,
+                on_step=progress.show,
+                should_stop=lambda: bool(stopping),
+                team=team,
+            )
     except Interrupted:
         say("\nStopped and saved. The same command continues from here.")
         return errors.INTERRUPTED
     finally:
         signal.signal(signal.SIGINT, before)
-    _tell(report, as_json=arguments.json)
+    if team.leads:
+        tell_report(report, as_json=arguments.json)
     return errors.DONE
 
 
@@ -242,7 +304,13 @@ def _check(arguments: Namespace) -> None:
             raise UsageError(reason=f"--{name.replace('_', '-')} must be at least 1, not {value}")
     if arguments.chunk < 0:
         raise UsageError(reason=f"--chunk must be at least 0, not {arguments.chunk}")
-    for name in ("max_forgetting", "keep_close"):
+    if not 0 <= arguments.ema < 1:
+        raise UsageError(reason=f"--ema must lie in [0, 1), not {arguments.ema}")
+    if arguments.last_epoch_size is not None and arguments.last_epoch_size < 1:
+        raise UsageError(
+            reason=f"--last-epoch-size must be at least 1, not {arguments.last_epoch_size}"
+        )
+    for name in ("max_forgetting", "keep_close", "teacher_weight"):
         value = getattr(arguments, name)
         if not value >= 0:
             raise UsageError(reason=f"--{name.replace('_', '-')} must be at least 0, not {value}")
@@ -274,99 +342,15 @@ def _start_from(arguments: Namespace) -> str:
     return "embedded" if model == "auto" else model
 
 
-def _tell(report: RunReport, *, as_json: bool) -> None:
-    if as_json:
-        print_json(asdict(report))
-        return
-    print(f"On {report.held_out} held-out pictures, captions that find theirs:")
-    print(f"{'':<12}{'first':>8}{'in 5':>8}{'in 10':>8}{'median rank':>14}")
-    for name, found in (("before", report.before), ("after", report.after)):
-        shares = "".join(f"{found.text_to_image[k]:>7.1f}%" for k in (1, 5, 10))
-        print(f"{name:<12}{shares}{found.median_rank:>14.1f}")
-    guard = report.forgetting
-    print(f"\nEverything else, recall@10: {guard.before:.1f}% before, {guard.after:.1f}% after")
-    print(f"  measured on {guard.trust}")
-    if report.export is None:
-        print(
-            "\nNothing was learned that could be kept: every mixture of the old and the new\n"
-            "weights either finds your pictures less well or forgets more than "
-            f"{guard.max_forgetting:g} points.\nThe old model stays as it is."
-        )
-        return
-    print(
-        f"  {report.alpha:.0%} of what was learned is mixed in; all of it would have left "
-        f"{guard.unguarded:.1f}%"
-    )
-    print(f"\nThe model: {report.export}")
-    print(f"Use it:    clipsearch index --model local-dir:{report.export}")
-
-
 def _estimate(
-    arguments: Namespace, source: CaptionSource, options: Options, settings: Settings
+    arguments: Namespace, source: CaptionSource, options: Options, settings: Settings, team: Team
 ) -> None:
     from training.estimate import estimate_run
 
     found = estimate_run(
-        source, _start_from(arguments), options=options, settings=settings, tell=say
+        source, _start_from(arguments), options=options, settings=settings, tell=say, team=team
     )
-    if arguments.json:
-        print_json(asdict(found))
-        return
-    print(
-        f"{found.pictures:,} pictures with {found.captions:,} captions, {found.held_out:,} held "
-        f"out; learning: {found.learn}"
-    )
-    times = "twice: to be judged, and on all pictures" if found.trainings == 2 else "once"
-    print(
-        f"{found.steps:,} steps of {found.batch_size} pictures, {times}; {found.step_s:.3g} s each"
-    )
-    print(f"{'reading and loading':<22}{in_words(found.read_s):>12}")
-    print(f"{'training':<22}{in_words(found.train_s):>12}")
-    print(f"{'measuring':<22}{in_words(found.judge_s):>12}")
-    print(f"{'all of it':<22}{in_words(found.total_s):>12}")
-    if found.peak_memory_bytes is not None:
-        print(f"{'memory at most':<22}{found.peak_memory_bytes / 1e9:>9.1f} GB")
-
-
-def in_words(time_s: float) -> str:
-    """A length of time for people: ``48 s``, ``12 min``, ``3 h 05 min``."""
-    if time_s < 90:
-        return f"{max(1, round(time_s))} s"
-    minutes = round(time_s / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
-
-
-class _Progress:
-    """Steps, loss and time left, on stderr; the time is that of all trainings that follow."""
-
-    def __init__(self, trainings: int) -> None:
-        self._trainings = trainings
-        self._phase = ""
-        self._started = self._shown_at = time.monotonic()
-        self._first = 0
-
-    def show(self, phase: str, step: Step) -> None:
-        now = time.monotonic()
-        if phase != self._phase:
-            self._phase, self._started, self._first = phase, now, step.step
-            self._shown_at = 0.0
-        is_last = step.step == step.steps
-        every = 0.2 if sys.stderr.isatty() else _LINE_EVERY_S
-        if now - self._shown_at < every and not is_last:
-            return
-        self._shown_at = now
-        pace = (now - self._started) / max(1, step.step - self._first)
-        steps_left = step.steps - step.step
-        if phase == "judge":
-            steps_left += (self._trainings - 1) * step.steps
-        left = f"about {in_words(pace * steps_left)} left" if step.step > self._first else ""
-        what = "judging" if phase == "judge" else "final"
-        text = f"{what} step {step.step}/{step.steps}  loss {step.loss:.3f}  {left}"
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{text}\x1b[K" + ("\n" if is_last else ""))
-            sys.stderr.flush()
-        else:
-            say(text)
+    tell_estimate(found, as_json=arguments.json)
 
 
 train = Command(_configure, _run)

@@ -13,12 +13,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from clipsearch.config import Settings
-from clipsearch.encoders.openclip import OpenClipModel, load_openclip
+from clipsearch.encoders.openclip import OpenClipModel
 from training.data import CaptionedPicture, CaptionSource
 from training.layers import images_move
 from training.loop import Interrupted, Recipe, train
 from training.probing import find_probe
-from training.run import Options, alphas_to_measure, choose_recipe, gather
+from training.run import Options, alphas_to_measure, choose_recipe, gather, load_models
+from training.team import ALONE, Team
 from training.towers import encode_pictures, encode_texts
 from training.views import KEPT_BYTES, Views
 
@@ -59,6 +60,7 @@ def estimate_run(
     options: Options,
     settings: Settings,
     tell: Callable[[str], None],
+    team: Team = ALONE,
 ) -> Estimate:
     """Reads the captions, loads the model, does a few steps with the sizes of the run, and adds up.
 
@@ -66,8 +68,8 @@ def estimate_run(
     """
     begun = time.monotonic()
     found, learning, held_out = gather(source, options, tell)
-    loaded = load_openclip(address, settings=settings)
-    recipe = choose_recipe(len(found.pictures), options)
+    loaded, teacher = load_models(address, options.teacher, settings, team)
+    recipe = choose_recipe(len(found.pictures), options, teacher)
     library = settings.library if settings.library.exists() else None
     probe = find_probe(options.probe, library, found.pictures, options.seed)
     read_s = time.monotonic() - begun
@@ -84,7 +86,7 @@ def estimate_run(
     encode_texts(loaded, texts)
     text_s = (time.monotonic() - started) / len(texts)
 
-    prepare_s, step_s, save_s = _measure(loaded, sample, recipe)
+    prepare_s, step_s, save_s = _measure(loaded, sample, recipe, teacher, team)
     moves = images_move(recipe.learn)
     trainings = 1 if options.keep_held_out else 2
     asked = 2 + len(alphas_to_measure(moves))  # before, at each mixture, and what is exported
@@ -96,6 +98,9 @@ def estimate_run(
     if not moves:
         judge_s += picture_s * (len(held_out) + len(probe.pictures))
     per_training = prepare_s * len(learning) / count + step_s * recipe.steps
+    if options.last_epoch_size:  # as many times longer as it has pixels more
+        larger = (options.last_epoch_size / loaded.preprocessing.width) ** 2
+        per_training += step_s * larger * -(-len(learning) // min(count, recipe.batch_size))
     per_training += save_s * -(-recipe.steps // recipe.save_every)
     return Estimate(
         pictures=len(found.pictures),
@@ -118,7 +123,11 @@ def estimate_run(
 
 
 def _measure(
-    loaded: OpenClipModel, sample: Sequence[CaptionedPicture], recipe: Recipe
+    loaded: OpenClipModel,
+    sample: Sequence[CaptionedPicture],
+    recipe: Recipe,
+    teacher: OpenClipModel | None,
+    team: Team,
 ) -> tuple[float, float, float]:
     """Seconds to prepare, of a step, and to save a checkpoint, with the loop itself."""
     moments: list[float] = []
@@ -130,7 +139,7 @@ def _measure(
     few = replace(recipe, steps=max(recipe.steps, _STEPS + 1), save_every=10**9)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, suppress(Interrupted):
-        train(loaded, sample, few, Path(folder), should_stop=stop)
+        train(loaded, sample, few, Path(folder), teacher=teacher, team=team, should_stop=stop)
     saved = time.monotonic()
     steps = [after - before for before, after in pairwise(moments)]
     return moments[0] - started, sum(steps[1:]) / len(steps[1:]), saved - moments[-1]

@@ -75,6 +75,12 @@ class Kept:
             self._images = encode_pictures(self._loaded, self._views)
         return self._recall(encode_texts(self._loaded, self._probe.texts))
 
+    def turn_to(self, loaded: OpenClipModel) -> None:
+        """Goes on with another model of the same origin, whose pictures may have another size."""
+        if loaded is not self._loaded:
+            self._loaded = loaded
+            self._views = Views(self._probe.pictures, loaded.preprocessing)
+
     def _recall(self, texts: Matrix) -> float:
         if self._shares is None:
             owner = self._probe.owner or ()
@@ -91,11 +97,17 @@ class Exam:
     def __init__(
         self, loaded: OpenClipModel, pictures: Sequence[CaptionedPicture], *, images_move: bool
     ) -> None:
-        self._loaded, self._move = loaded, images_move
+        self._loaded, self._move, self._pictures = loaded, images_move, pictures
         self.views = Views(pictures, loaded.preprocessing)
         self.texts = [caption for picture in pictures for caption in picture.captions]
         self.owner = [place for place, picture in enumerate(pictures) for _ in picture.captions]
         self._images: Matrix | None = None
+
+    def turn_to(self, loaded: OpenClipModel) -> None:
+        """Goes on with another model of the same origin, whose pictures may have another size."""
+        if loaded is not self._loaded:
+            self._loaded = loaded
+            self.views = Views(self._pictures, loaded.preprocessing)
 
     def sit(self) -> tuple[Retrieval, NDArray[np.int64]]:
         """Retrieval among these pictures alone with the weights that the model has now.

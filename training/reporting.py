@@ -69,7 +69,7 @@ def draw_plots(steps: Sequence[dict[str, Any]], report: RunReport) -> dict[str, 
 
     def over_steps(what: str, *, noisy: bool) -> list[Line]:
         return [
-            Line(_PHASES[name], [s["step"] for s in each], [s[what] for s in each], noisy)
+            Line(_PHASES.get(name, name), [s["step"] for s in each], [s[what] for s in each], noisy)
             for name, each in phases.items()
         ]
 

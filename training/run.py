@@ -26,10 +26,12 @@ from training.examples import Example, find_examples
 from training.export import export_model
 from training.forgetting import Exam, Kept, Mixture, Weights, choose, copy_weights, mix
 from training.layers import check_learn, images_move
-from training.loop import Recipe, Step, train
+from training.loop import Recipe, Step
+from training.phases import Phases
 from training.probing import find_probe
 from training.reporting import write_reports
 from training.run_folder import SKIPPED, RunFolder
+from training.team import ALONE, Team
 from training.views import Cut
 
 # Below, a picture more or less decides the figures.
@@ -66,6 +68,13 @@ class Options:
     layer_decay: float = 1.0
     chunk: int = 0
     cut: Cut = field(default_factory=Cut)
+    ema: float = 0.0
+    precision: str = "f32"
+    checkpoint_blocks: bool = False
+    teacher: str | None = None  # address
+    teach: str = "both"
+    teacher_weight: float = 1.0
+    last_epoch_size: int | None = None  # pixels
 
 
 @dataclass(frozen=True)
@@ -112,19 +121,27 @@ def fine_tune(
     tell: Tell,
     on_step: Callable[[str, Step], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    team: Team = ALONE,
 ) -> RunReport:
     """Trains on most pictures and judges on the rest; then trains what is exported on all of them.
 
     With ``keep_held_out`` the judged model itself is exported. A folder that holds an interrupted
-    run of the same recipe is continued. Raises CaptionFileError, ModelError, CheckpointError,
+    run of the same recipe is continued. Every process of a ``team`` calls this; the first alone
+    speaks, writes and decides. Raises CaptionFileError, ModelError, CheckpointError,
     StorageError, and loop.Interrupted after saving.
     """
     source = CaptionSource((captions,)) if isinstance(captions, Path) else captions
+    tell = tell if team.leads else _silent
     found, learning, held_out = gather(source, options, tell, spill_in=out)
-    loaded = load_openclip(address, settings=settings)
-    recipe = choose_recipe(len(found.pictures), options)
+    loaded, teacher = load_models(address, options.teacher, settings, team)
+    recipe = choose_recipe(len(found.pictures), options, teacher)
     folder = RunFolder(out)
-    folder.prepare(_config(source, loaded, recipe, options), found.skipped)
+    phases = Phases(
+        loaded, recipe, folder, options.last_epoch_size, teacher, team, on_step, should_stop
+    )
+    start, old = phases.start()
+    if team.leads:
+        folder.prepare(_config(source, loaded, recipe, options), found.skipped)
     tell(
         f"{len(learning)} pictures to learn from, {len(held_out)} held out; "
         f"{recipe.steps} steps of {min(recipe.batch_size, len(learning))}; learning: {recipe.learn}"
@@ -135,14 +152,6 @@ def fine_tune(
             "differences apart."
         )
 
-    def follow(phase: str) -> Callable[[Step], None]:
-        def heard(step: Step) -> None:
-            folder.log(phase, step)
-            if on_step is not None:
-                on_step(phase, step)
-
-        return heard
-
     library = settings.library if settings.library.exists() else None
     probe = find_probe(options.probe, library, found.pictures, options.seed, spill_in=out)
     tell(f"So that nothing else is forgotten, watched over: {probe.trust}.")
@@ -151,26 +160,27 @@ def fine_tune(
     exam = Exam(loaded, held_out, images_move=moves)
     before, _ = exam.sit()
     at_first = exam.answers()
-    old = copy_weights(loaded.model)
-    judged = out / "checkpoint-judged"
-    train(loaded, learning, recipe, judged, tell=follow("judge"), should_stop=should_stop)
-    new = copy_weights(loaded.model)
-    mixtures, ranks = _mixtures(loaded.model, old, new, exam, kept, moves)
+    learned = phases.learn(learning, "judged", "judge")
+    exam.turn_to(learned)
+    kept.turn_to(learned)
+    new = copy_weights(learned.model)
+    mixtures, ranks = _mixtures(learned.model, old, new, exam, kept, moves)
     chosen = choose(mixtures, ranks, kept.before, options.max_forgetting)
-    alpha, recall = chosen.alpha, chosen.kept
-    mix(loaded.model, old, new, alpha)
+    alpha, recall = team.agree((chosen.alpha, chosen.kept))
+    mix(learned.model, old, new, alpha)
     examples: list[Example] = []
-    if alpha:
+    if alpha and team.leads:
         examples = find_examples(exam.texts, exam.owner, at_first, exam.answers())
     on_all = bool(alpha) and not options.keep_held_out
     if on_all:
-        loaded.model.load_state_dict(old)
-        final = out / "checkpoint-final"
-        train(loaded, found.pictures, recipe, final, tell=follow("final"), should_stop=should_stop)
-        alpha, recall = _largest_safe(loaded.model, old, kept, alpha, options.max_forgetting)
+        loaded.model.load_state_dict(start)
+        learned = phases.learn(found.pictures, "final", "final")
+        kept.turn_to(learned)
+        safe = _largest_safe(learned.model, old, kept, alpha, options.max_forgetting)
+        alpha, recall = team.agree(safe)
     export = out / "export" if alpha else None
-    if export is not None:
-        export_model(export, loaded.model.state_dict(), loaded.model_cfg, loaded.preprocess_cfg)
+    if export is not None and team.leads:
+        export_model(export, learned.model.state_dict(), learned.model_cfg, learned.preprocess_cfg)
     report = RunReport(
         pictures=len(found.pictures),
         held_out=len(held_out),
@@ -192,8 +202,18 @@ def fine_tune(
         trained_on_all=on_all,
         export=export,
     )
-    write_reports(folder, report, source, found, loaded, recipe, exam, examples)
+    if team.leads:
+        write_reports(folder, report, source, found, loaded, recipe, exam, examples)
     return report
+
+
+def load_models(
+    address: str, teacher: str | None, settings: Settings, team: Team
+) -> tuple[OpenClipModel, OpenClipModel | None]:
+    """What learns, where the team computes, and its teacher if there is one."""
+    loaded = load_openclip(address, settings=settings)
+    loaded.model.to(team.device)
+    return loaded, load_openclip(teacher, settings=settings) if teacher else None
 
 
 def gather(
@@ -224,7 +244,7 @@ def gather(
     return found, learning, held_out
 
 
-def choose_recipe(pictures: int, options: Options) -> Recipe:
+def choose_recipe(pictures: int, options: Options, teacher: OpenClipModel | None = None) -> Recipe:
     """Fills what the person left open, by how many pictures there are."""
     learn = check_learn(options.learn or ("text" if pictures <= LOCK_IMAGES_UP_TO else "all"))
     per_epoch = max(1, -(-pictures // options.batch_size))
@@ -243,6 +263,12 @@ def choose_recipe(pictures: int, options: Options) -> Recipe:
         layer_decay=options.layer_decay,
         chunk=options.chunk,
         cut=options.cut,
+        ema=options.ema,
+        precision=options.precision,
+        checkpoint_blocks=options.checkpoint_blocks,
+        teacher=teacher.weights_sha256 if teacher else "",
+        teach=options.teach,
+        teacher_weight=options.teacher_weight,
     )
 
 
@@ -294,3 +320,7 @@ def _config(
         "recipe": asdict(recipe),
         "options": {**asdict(options), "probe": options.probe and str(options.probe)},
     }
+
+
+def _silent(_: str) -> None:
+    """What a process says that does not lead."""

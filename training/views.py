@@ -68,7 +68,12 @@ class Views:
 
     def cut(self, places: Sequence[int], chance: random.Random) -> Pixels:
         """(n, 3, h, w): random cuts, as ``Cut`` says, the same for the same ``chance``."""
-        return np.stack([self._cropped(image, chance) for image in self._images(places)])
+        return self.cut_each(places, [chance] * len(places))
+
+    def cut_each(self, places: Sequence[int], chances: Sequence[random.Random]) -> Pixels:
+        """(n, 3, h, w): random cuts, each by a chance of its own."""
+        images = self._images(places)
+        return np.stack([self._cropped(*each) for each in zip(images, chances, strict=True)])
 
     def thumbnail(self, place: int, side: int) -> bytes:
         """A picture as a small JPEG, for reports."""
