@@ -15,6 +15,7 @@ from clipsearch.errors import DatasetError, DependencyError, ImageUnreadableErro
 from clipsearch.images import EXTENSIONS, decode_image, read_file
 from clipsearch.library import Library
 from clipsearch.library.records import PICTURE
+from training.captions.images import ImageSource
 from training.data import read_captions
 from training.evaluating.dataset import Dataset, Picture
 from training.evaluating.torchvision_names import is_torchvision_name, read_torchvision
@@ -88,7 +89,7 @@ def read_table(path: Path, only: tuple[str, str] | None = None) -> Dataset:
             )
         read = read_captions(path)
         pictures = [
-            Picture(str(one.path), partial(open_file, one.path), one.captions)
+            Picture(one.image.name, partial(open_source, one.image), one.captions)
             for one in read.pictures
         ]
         left = (
@@ -260,6 +261,11 @@ def read_library(library: Library) -> Dataset:
                 )
             )
     return Dataset(f"the library {library.path.name}", tuple(pictures))
+
+
+def open_source(image: ImageSource, side: int) -> Image.Image:
+    """A captioned picture, upright and RGB. ImageError names it."""
+    return decode_image(image.read(), name=image.name, target_side=side)
 
 
 def open_file(path: Path, side: int) -> Image.Image:
