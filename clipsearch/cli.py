@@ -36,6 +36,7 @@ COMMANDS = {
     "map": ("clipsearch.map_command:show_map", "lay the library out by meaning, as an HTML file"),
     "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
     "train": ("training.commands:train", "fine-tune a model on your own captions"),
+    "evaluate": ("training.evaluate_command:evaluate", "measure models on captions and labels"),
     "info": ("clipsearch.info_command:info", "what the library holds, its model, its failures"),
     "models": ("clipsearch.commands:models", "list models, or prepare one: models use ADDRESS"),
     "roots": (

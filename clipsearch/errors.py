@@ -29,7 +29,8 @@ ClipsearchError                       10   base; never raised itself
 ├── DependencyError                   60   a package is missing or two of them clash
 ├── TrainingError                     70
 │   ├── CaptionFileError              71   the caption file cannot be used
-│   └── CheckpointError               72   the run folder cannot be resumed
+│   ├── CheckpointError               72   the run folder cannot be resumed
+│   └── DatasetError                  75   pictures to measure a model on cannot be used
 ├── ServerError                       80
 │   ├── PortInUseError                81
 │   └── TokenRequiredError            82   listening beyond 127.0.0.1 needs a token
@@ -227,6 +228,11 @@ class CaptionFileError(TrainingError):
 class CheckpointError(TrainingError):
     exit_code = 72
     template = "The run in {path} cannot be resumed: {reason}. {advice}"
+
+
+class DatasetError(TrainingError):
+    exit_code = 75
+    template = "{name} cannot be measured on: {reason}. {advice}"
 
 
 class ServerError(ClipsearchError):

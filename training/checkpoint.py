@@ -68,7 +68,7 @@ def load_checkpoint(
     if place.get("recipe") != recipe:
         raise CheckpointError(
             path=folder,
-            reason="it was made with another model, other captions or other settings",
+            reason=_difference(str(place.get("recipe")), recipe),
             advice="Use those again, or choose another folder: --out FOLDER",
         )
     try:
@@ -90,3 +90,17 @@ def load_checkpoint(
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(path=folder, reason=error, advice="Start anew.") from error
     return int(place["step"])
+
+
+def _difference(before: str, now: str) -> str:
+    """What is not as it was, of what ``Recipe.signature`` names."""
+    try:
+        then, today = json.loads(before), json.loads(now)
+        changed = [name for name in today if then.get(name) != today[name]]
+        if changed == ["settings"]:
+            old, new = then["settings"], today["settings"]
+            named = [f"{name} was {old.get(name)}" for name in new if old.get(name) != new[name]]
+            return f"it was made with other settings ({', '.join(named)})"
+    except (ValueError, AttributeError, TypeError):
+        return "it was made by another version of clipsearch"
+    return f"it was made with other {' and other '.join(changed)}"

@@ -7,16 +7,18 @@ decay on everything but gains and biases, a cosine schedule, random crops.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from torch import Tensor, nn
 
 from clipsearch.encoders.openclip import OpenClipModel
@@ -33,6 +35,7 @@ from training.sides import ENCODED_AT_ONCE, ImageSide, TextSide
 from training.teaching import KEPT_AT_ONCE, OldSelf, Teacher
 from training.team import ALONE, Team
 from training.towers import text_vectors
+from training.views import Cut
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Recipe:
     keep_close: float = 0.0  # weight of the distance to what the old model said
     layer_decay: float = 1.0  # of the learning rate, for every block down from the top
     chunk: int = 0  # pictures encoded with a graph at once; 0: the whole batch
+    cut: Cut = field(default_factory=Cut)  # of training pictures
     ema: float = 0.0  # decay of the running mean of the weights; 0: the last weights
     precision: str = "f32"  # of the towers: f32 | bf16; weights and loss are float32
     checkpoint_blocks: bool = False  # compute blocks again instead of keeping what they said
@@ -61,8 +65,14 @@ class Recipe:
 
     def signature(self, model: OpenClipModel, pictures: Sequence[CaptionedPicture]) -> str:
         """Tells runs apart that must not continue each other."""
-        data = sorted((picture.content_hash, picture.captions) for picture in pictures)
-        return repr((asdict(self), model.weights_sha256, data))
+        data = repr([(picture.content_hash, picture.captions) for picture in pictures])
+        return json.dumps(
+            {
+                "settings": asdict(self),
+                "weights": model.weights_sha256,
+                "captions or pictures": xxhash.xxh3_128_hexdigest(data.encode()),
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -161,7 +171,9 @@ class Batches:
         self._loaded, self._pictures, self._recipe, self._team = loaded, pictures, recipe, team
         moves, speaks = images_move(recipe.learn), texts_move(recipe.learn)
         with self._precision():
-            self._images = ImageSide(loaded, pictures, locked=not moves, seed=recipe.seed)
+            self._images = ImageSide(
+                loaded, pictures, locked=not moves, seed=recipe.seed, cut=recipe.cut
+            )
             self._texts = TextSide(loaded, pictures, locked=not speaks)
         self._old = OldSelf(
             loaded, self._images.views, wanted=bool(recipe.keep_close), images_move=moves

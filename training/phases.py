@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from clipsearch.encoders.openclip import OpenClipModel
 from clipsearch.errors import TrainingError
@@ -14,9 +12,9 @@ from training.forgetting import Weights, copy_weights
 from training.layers import images_move
 from training.loop import Recipe, Step, train
 from training.resolution import at_size
+from training.run_folder import RunFolder
 from training.team import Team
 
-_METRICS = "metrics.jsonl"
 _LAST_EPOCH_RATE = 0.1  # of the highest rate: little is to change
 
 
@@ -30,7 +28,7 @@ class Phases:
 
     loaded: OpenClipModel
     recipe: Recipe
-    out: Path
+    folder: RunFolder
     side: int | None
     teacher: OpenClipModel | None
     team: Team
@@ -77,8 +75,7 @@ class Phases:
         def follow(step: Step) -> None:
             if not self.team.leads:
                 return
-            with (self.out / _METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"phase": phase, **asdict(step)}) + "\n")
+            self.folder.log(phase, step)
             if self.on_step is not None:
                 self.on_step(phase, step)
 
@@ -86,7 +83,7 @@ class Phases:
             model,
             pictures,
             recipe,
-            self.out / f"checkpoint-{name}",
+            self.folder.path / f"checkpoint-{name}",
             teacher=self.teacher,
             team=self.team,
             tell=follow,

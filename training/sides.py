@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from clipsearch.encoders.openclip import OpenClipModel
-from training.data import CaptionedPicture, Views
+from training.data import CaptionedPicture
 from training.towers import encode_texts, image_vectors, text_vectors
+from training.views import Cut, Views
 
 ENCODED_AT_ONCE = 32
 _FIXED_CUTS = 4  # of each picture, for a locked image tower
@@ -30,9 +30,10 @@ class ImageSide:
         *,
         locked: bool,
         seed: int,
+        cut: Cut,
     ) -> None:
         self._loaded = loaded
-        self.views = Views(pictures, loaded.preprocessing)
+        self.views = Views(pictures, loaded.preprocessing, cut)
         self._fixed: list[Tensor] = []  # per cut: (pictures, dim)
         if locked:
             with torch.no_grad():
@@ -45,8 +46,8 @@ class ImageSide:
         if self._fixed:
             chosen = [random.Random(f"{seed} {place}").choice(self._fixed) for place in places]
             return torch.stack([cut[place] for cut, place in zip(chosen, places, strict=True)])
-        cuts = [self.views.cut([place], random.Random(f"{seed} {place}")) for place in places]
-        return image_vectors(self._loaded, np.concatenate(cuts))
+        chances = [random.Random(f"{seed} {place}") for place in places]
+        return image_vectors(self._loaded, self.views.cut_each(places, chances))
 
     def _all_cut(self, count: int, seed: str) -> Tensor:
         starts = range(0, count, ENCODED_AT_ONCE)

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from clipsearch.encoders.openclip import OpenClipModel
 from training.blockwise import distillation_in_blocks
-from training.data import CaptionedPicture, Views
+from training.data import CaptionedPicture
 from training.general_texts import general_texts
 from training.loss import feature_distillation
 from training.team import Team
 from training.towers import encode_pictures, encode_texts
+from training.views import Views
 
 _GENERAL_TEXTS = 256  # to keep close to the old model on
 KEPT_AT_ONCE = 16

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from clipsearch.encoders.openclip import OpenClipModel
 from clipsearch.encoders.preprocessing import Preprocessing
 from clipsearch.vectors import Matrix, Pixels
-from training.data import Views
+from training.views import Views
 
 _AT_ONCE = 32
 
