@@ -47,7 +47,7 @@ def strips(
     values = [v for _, dots, one, every in rows for v in (one, every, *(d for d, _ in dots))]
     low, high = _round_range(values)
     width, height = 620, _TOP + _BOTTOM + 44 * len(rows)
-    left = 12
+    left = 24
     span = width - left - _RIGHT
 
     def x(value: float) -> float:
@@ -102,7 +102,7 @@ def lines(
             )
         y = plot.y(level)
         plot.add(f'<path class="line dashed {colour}" d="M{_LEFT} {y:.1f}h{plot.width:.1f}"/>')
-        plot.add(f'<text class="end" x="{_LEFT + plot.width:.1f}" y="{y - 5:.1f}">zero-shot</text>')
+        plot.add(f'<text class="start" x="{_LEFT + 6}" y="{y - 5:.1f}">zero-shot</text>')
     return plot.svg("Accuracy over labelled pictures a class")
 
 

@@ -125,7 +125,11 @@ def read_table(path: Path, only: tuple[str, str] | None = None) -> Dataset:
 
 
 def _header(path: Path) -> list[str]:
-    return next((list(row) for row in _rows(path)), [])
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [name.strip().lower() for name in next(csv.reader(file), [])]
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise DatasetError(name=path, reason=error, advice="Save it as CSV in UTF-8.") from error
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
