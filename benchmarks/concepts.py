@@ -205,6 +205,7 @@ def methods(encoder: Encoder, steps: int) -> dict[str, Method]:
         "mean - mean of general pictures": mean_of_photos(encoder, without_general=1.0),
         "mean, covariance removed (shrinkage 0.5)": whitened(encoder, 0.5),
         "mean, covariance removed (shrinkage 0.8)": whitened(encoder, 0.8),
+        "the same, of the four fifths least like it": whitened(encoder, 0.8, without_nearest=0.2),
     }
     if steps:
         token = LearnedToken(encoder, steps)
@@ -252,17 +253,21 @@ def with_words(
     return np.stack(made)
 
 
-def whitened(encoder: Encoder, shrinkage: float) -> Method:
-    """Linear discriminant: what pictures in general vary by counts less (Hariharan et al. 2012)."""
+def whitened(encoder: Encoder, shrinkage: float, without_nearest: float = 0.0) -> Method:
+    """Linear discriminant: what pictures in general vary by counts less (Hariharan et al. 2012).
 
-    def questions(pool: Pool, jobs: Sequence[Job], general: np.ndarray) -> Matrix:
-        centre, covariance = pool.rows[general].mean(axis=0), np.cov(pool.rows[general].T)
+    ``without_nearest`` is the part of the general pictures, the most like it, that is left out.
+    """
+
+    def direction(mean: Vector, general: Matrix) -> Vector:
+        farthest = np.argsort(general @ mean)[: round(len(general) * (1 - without_nearest))]
+        centre, covariance = general[farthest].mean(axis=0), np.cov(general[farthest].T)
         usual = np.trace(covariance) / len(covariance) * np.eye(len(covariance))
         shrunk = (1 - shrinkage) * covariance + shrinkage * usual
-        means = [
-            unit_vector(np.linalg.solve(shrunk, prototype(pool.rows[job.taught]) - centre))
-            for job in jobs
-        ]
+        return unit_vector(np.linalg.solve(shrunk, mean - centre))
+
+    def questions(pool: Pool, jobs: Sequence[Job], general: np.ndarray) -> Matrix:
+        means = [direction(prototype(pool.rows[j.taught]), pool.rows[general]) for j in jobs]
         return with_words(encoder, jobs, means)
 
     return questions
