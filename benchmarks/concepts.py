@@ -1,6 +1,6 @@
 """Named concepts: a mean of photos, a token learned in the text tower, small adapters.
 
-    python benchmarks/concepts.py [--data ../shared/data] [--model embedded] [--steps 100]
+    python benchmarks/concepts.py [--data ../shared/data] [--model embedded] [--vectors KEPT.npz]
 
 Of each of the 30 subjects of subjects.parquet (4 to 6 photos each) some photos teach a name, the
 others have to be found among all other subjects and the 1,000 photos of val. Every method gets the
@@ -78,18 +78,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--steps", type=int, default=100, help="of what is trained; 0: leave out")
+    parser.add_argument("--vectors", type=Path, help="a file (.npz) to keep vectors in")
+    parser.add_argument("--steps", type=int, default=60, help="of what is trained; 0: leave out")
+    parser.add_argument("--every", type=int, default=3, help="train for one of so many queries")
     arguments = parser.parse_args()
     encoder = load_encoder(arguments.model)
     subjects = pq.read_table(arguments.data / "subjects.parquet").to_pylist()
     val = pq.read_table(arguments.data / "val" / "val.parquet").to_pylist()
-    pool = pool_of(encoder, subjects, val)
-    names, scenes = name_jobs(pool, TAUGHT, draws=2), scene_jobs(pool)
     captions = [caption for photo in val for caption in photo["captions"]]
+    rows, texts = encoded(encoder, [*subjects, *val], captions, arguments.vectors)
+    pool = pool_of(rows, subjects)
+    names, scenes = name_jobs(pool, TAUGHT, draws=2), scene_jobs(pool)
     owners = np.array([row for row, photo in enumerate(val) for _ in photo["captions"]])
-    texts = np.concatenate(
-        [encoder.encode_texts(captions[at : at + 64]) for at in range(0, len(captions), 64)]
-    )
     pictures = pool.rows[len(subjects) :]
     changed = sum(said(caption, [NAME]).rest != caption for caption in captions)
     usual = recall(texts, pictures, owners, 10)
@@ -98,15 +98,16 @@ def main() -> None:
         f"{len(names)} queries by name, {len(scenes)} with a scene"
     )
     print(f"captions that the name {NAME} changes: {changed} of {len(captions)}")
-    print(f"{'':<44}{'name':>7}{'few':>7}{'scene @1':>10}{'scene @5':>10}{'captions':>10}")
-    for label, method in methods(encoder, arguments.steps).items():
+    print(
+        f"{'':<44}{'name':>7}{'few':>7}{'scene @1':>10}{'scene @5':>10}{'captions':>10}", flush=True
+    )
+
+    def compare(label: str, method: Method, names: list[Job], scenes: list[Job]) -> None:
         by_name = method(pool, names, np.arange(len(pool.rows)))
         after = usual
         if isinstance(method, Adapter):
-            every = [
-                recall(method.adapted(texts, at), pictures, owners, 10) for at in range(len(names))
-            ]
-            after = float(np.mean(every))
+            adapted = (method.adapted(texts, at) for at in range(len(names)))
+            after = float(np.mean([recall(rows, pictures, owners, 10) for rows in adapted]))
         few = method(pool, names, pool.of_subjects)
         by_scene = method(pool, scenes, np.arange(len(pool.rows)))
         print(
@@ -115,6 +116,14 @@ def main() -> None:
             f"{after:10.3f}",
             flush=True,
         )
+
+    for label, method in methods(encoder).items():
+        compare(label, method, names, scenes)
+    if arguments.steps:
+        names, scenes = names[:: arguments.every], scenes[:: arguments.every]
+        print(f"\none of {arguments.every} queries, {arguments.steps} steps of what is trained")
+        for label, method in trained(encoder, arguments.steps).items():
+            compare(label, method, names, scenes)
     print("\nphotos that taught it, name recall@5, as clipsearch does it:")
     for count in range(1, 5):
         jobs = name_jobs(pool, count, draws=8)
@@ -125,19 +134,13 @@ def main() -> None:
 # --- photos, what to learn and what to find ---------------------------------------------------
 
 
-def pool_of(encoder: Encoder, subjects: list[dict[str, Any]], val: list[dict[str, Any]]) -> Pool:
-    lines = SCENES.read_text(encoding="utf-8").splitlines()
-    shows = dict(line.split("\t") for line in lines if not line.startswith("#"))
-    keys = [photo["key"].removeprefix("dbo_") for photo in subjects]
-    return Pool(
-        np.concatenate([vectors(encoder, subjects), vectors(encoder, val)]),
-        np.array([key.rsplit("_", 1)[0] for key in keys]),
-        [photo["labels"][0] for photo in subjects],
-        [shows.get(key, "") for key in keys],
-    )
-
-
-def vectors(encoder: Encoder, photos: list[dict[str, Any]]) -> Matrix:
+def encoded(
+    encoder: Encoder, photos: list[dict[str, Any]], captions: list[str], kept: Path | None
+) -> tuple[Matrix, Matrix]:
+    """The vectors of photos and captions, from a file if they are in it."""
+    if kept is not None and kept.exists():
+        with np.load(kept, allow_pickle=False) as arrays:
+            return arrays["photos"], arrays["captions"]
     made = []
     for start in range(0, len(photos), 32):
         opened = [
@@ -145,7 +148,23 @@ def vectors(encoder: Encoder, photos: list[dict[str, Any]]) -> Matrix:
             for photo in photos[start : start + 32]
         ]
         made.append(encoder.encode_images(np.stack([encoder.preprocess(i) for i in opened])))
-    return np.concatenate(made)
+    parts = [encoder.encode_texts(captions[at : at + 64]) for at in range(0, len(captions), 64)]
+    rows, texts = np.concatenate(made), np.concatenate(parts)
+    if kept is not None:
+        np.savez(kept, photos=rows, captions=texts)
+    return rows, texts
+
+
+def pool_of(rows: Matrix, subjects: list[dict[str, Any]]) -> Pool:
+    lines = SCENES.read_text(encoding="utf-8").splitlines()
+    shows = dict(line.split("\t") for line in lines if not line.startswith("#"))
+    keys = [photo["key"].removeprefix("dbo_") for photo in subjects]
+    return Pool(
+        rows,
+        np.array([key.rsplit("_", 1)[0] for key in keys]),
+        [photo["labels"][0] for photo in subjects],
+        [shows.get(key, "") for key in keys],
+    )
 
 
 def name_jobs(pool: Pool, taught: int, draws: int) -> list[Job]:
@@ -197,8 +216,8 @@ def recall(texts: Matrix, pictures: Matrix, owners: np.ndarray, first: int) -> f
 # --- methods ----------------------------------------------------------------------------------
 
 
-def methods(encoder: Encoder, steps: int) -> dict[str, Method]:
-    found: dict[str, Method] = {
+def methods(encoder: Encoder) -> dict[str, Method]:
+    return {
         "class word": class_word(encoder),
         "mean of photos + text, as clipsearch does it": mean_of_photos(encoder),
         "mean + class word in the text": mean_of_photos(encoder, kind_said=True),
@@ -207,12 +226,16 @@ def methods(encoder: Encoder, steps: int) -> dict[str, Method]:
         "mean, covariance removed (shrinkage 0.8)": whitened(encoder, 0.8),
         "the same, of the four fifths least like it": whitened(encoder, 0.8, without_nearest=0.2),
     }
-    if steps:
-        token = LearnedToken(encoder, steps)
-        found["learned token"] = token
-        found["learned token + mean of photos"] = token.with_photos
-        found["adapter on all text vectors"] = Adapter(encoder, steps)
-    return found
+
+
+def trained(encoder: Encoder, steps: int) -> dict[str, Method]:
+    token = LearnedToken(encoder, steps)
+    return {
+        "mean of photos + text, as clipsearch does it": mean_of_photos(encoder),
+        "learned token": token,
+        "learned token + mean of photos": token.with_photos,
+        "adapter on all text vectors": Adapter(encoder, steps),
+    }
 
 
 def class_word(encoder: Encoder) -> Method:

@@ -1,9 +1,7 @@
 """Learned names in a question: each stands for the mean of its photos, the rest stays words.
 
 ``Rex on the beach`` is the mean of Rex's photos and the text "something on the beach", added as
-unit vectors like other parts of a question. Tried beside it, and worse or no better: a learned
-token in the text tower, the name's class word in its place, covariance of the library taken off
-(benchmarks/concepts.py).
+unit vectors like other parts of a question. What it was compared with: docs/concepts.md.
 """
 
 from __future__ import annotations

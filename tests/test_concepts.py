@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from PIL import Image
+from starlette.testclient import TestClient
 from word_encoder import WordEncoder, add_pictures, library_of
 
 import clipsearch
@@ -20,6 +22,7 @@ from clipsearch.errors import ConceptError, NotInLibraryError
 from clipsearch.library import Library
 from clipsearch.naming import prototype, said
 from clipsearch.searcher import Searcher
+from ui.rest import rest_routes
 from ui.service import Service
 
 SHOWN = {
@@ -301,10 +304,21 @@ def test_the_command_learns_lists_shows_and_forgets(
 
 
 def test_the_page_and_rest_know_the_name_of_another_process_at_once(
-    library_copy: Library, outside: Path
+    library_copy: Library, outside: Path, tmp_path: Path
 ) -> None:
     service = Service(library_copy, settings=resolve({}, library_copy.settings()))
+    app = FastAPI(openapi_url=None)
+    app.include_router(rest_routes(service, tmp_path))
+    client = TestClient(app)
     service.search("Mimi asleep", top=3)
     with Library.open(library_copy.path) as elsewhere:
         clipsearch.learn(elsewhere, "Mimi", [outside])
     assert service.search("Mimi", top=3).found[0].path.name == "cat.png"
+    hits = client.get("/api/search", params={"q": "Mimi -coffee"}).json()["hits"]
+    assert hits[0]["path"].endswith("cat.png")
+    with sqlite3.connect(library_copy.path / "library.db") as connection:
+        connection.execute("DELETE FROM concept_vector")  # as if for another model
+    connection.close()
+    refused = client.get("/api/search", params={"q": "Mimi"})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["kind"] == "ConceptError"
