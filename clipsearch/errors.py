@@ -25,6 +25,7 @@ ClipsearchError                       10   base; never raised itself
 │   ├── ImageNotFoundError            44   no such file
 │   └── ImagePackageError             45   a format whose reader is not installed
 ├── QueryError                        50   nothing to search for, or not understood
+│   └── ConceptError                  51   a learned name that cannot be used as it is
 ├── VectorError                       55   NaN, zero rows, wrong dimension, duplicate ids
 ├── DependencyError                   60   a package is missing or two of them clash
 ├── TrainingError                     70
@@ -206,6 +207,10 @@ class ImagePackageError(ImageError):
 
 class QueryError(ClipsearchError):
     exit_code = 50
+
+
+class ConceptError(QueryError):
+    exit_code = 51
 
 
 class VectorError(ClipsearchError):

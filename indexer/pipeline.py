@@ -13,6 +13,7 @@ from typing import Any
 
 from clipsearch.config import DEFAULT_MAX_PIXELS, Settings
 from clipsearch.encoders import Encoder
+from clipsearch.hashing import hash_file
 from clipsearch.library import (
     Batch,
     FileState,
@@ -25,7 +26,6 @@ from clipsearch.library import (
 from indexer.changes import NOT_READ_MTIME_NS, Plan, plan_changes, same_contents
 from indexer.decoders import DecoderPool
 from indexer.filling import Filler
-from indexer.hashing import hash_file
 from indexer.model import EncoderLoader, StandardLoader, Target, choose_target
 from indexer.reading import EncoderOnDemand, Job, Reader, Reading
 from indexer.report import Failure, IndexReport
