@@ -32,10 +32,12 @@ COMMANDS = {
     "dupes": ("clipsearch.dupes_command:dupes", "group duplicates, and say which to keep"),
     "albums": ("clipsearch.albums_command:albums", "saved queries, as folders of links, playlists"),
     "feedback": ("clipsearch.feedback_command:feedback", "thumbs given, also as training pairs"),
+    "learn": ("clipsearch.learn_command:learn", "teach a name by a few photos, for use in queries"),
     "export": ("clipsearch.export_command:export", "write hits and vectors for other programs"),
     "map": ("clipsearch.map_command:show_map", "lay the library out by meaning, as an HTML file"),
     "serve": ("ui.commands:serve", "open the search page on http://127.0.0.1:7860"),
     "train": ("training.commands:train", "fine-tune a model on your own captions"),
+    "evaluate": ("training.evaluate_command:evaluate", "measure models on captions and labels"),
     "info": ("clipsearch.info_command:info", "what the library holds, its model, its failures"),
     "models": ("indexer.models_command:models", "list models, change the library's, free space"),
     "roots": (

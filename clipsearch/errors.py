@@ -27,11 +27,13 @@ ClipsearchError                       10   base; never raised itself
 │   ├── ImageNotFoundError            44   no such file
 │   └── ImagePackageError             45   a format whose reader is not installed
 ├── QueryError                        50   nothing to search for, or not understood
+│   └── ConceptError                  51   a learned name that cannot be used as it is
 ├── VectorError                       55   NaN, zero rows, wrong dimension, duplicate ids
 ├── DependencyError                   60   a package is missing or two of them clash
 ├── TrainingError                     70
 │   ├── CaptionFileError              71   the caption file cannot be used
-│   └── CheckpointError               72   the run folder cannot be resumed
+│   ├── CheckpointError               72   the run folder cannot be resumed
+│   └── DatasetError                  75   pictures to measure a model on cannot be used
 ├── ServerError                       80
 │   ├── PortInUseError                81
 │   └── TokenRequiredError            82   listening beyond 127.0.0.1 needs a token
@@ -221,6 +223,10 @@ class QueryError(ClipsearchError):
     exit_code = 50
 
 
+class ConceptError(QueryError):
+    exit_code = 51
+
+
 class VectorError(ClipsearchError):
     exit_code = 55
 
@@ -241,6 +247,11 @@ class CaptionFileError(TrainingError):
 class CheckpointError(TrainingError):
     exit_code = 72
     template = "The run in {path} cannot be resumed: {reason}. {advice}"
+
+
+class DatasetError(TrainingError):
+    exit_code = 75
+    template = "{name} cannot be measured on: {reason}. {advice}"
 
 
 class ServerError(ClipsearchError):

@@ -21,6 +21,7 @@ from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import NotInLibraryError, QueryError, SpaceMismatchError, UsageError
 from clipsearch.library import Library, SpaceRecord
 from clipsearch.library.filtering import ALL_COLUMNS
+from clipsearch.naming import text_parts
 from clipsearch.query import Filter, Like, Query, parse
 from clipsearch.ranking import IMAGE, TEXT, GroupsOf, Part, Question, Scores
 from clipsearch.relevance import Kind, Relevance
@@ -173,7 +174,8 @@ class Searcher:
                 )
             scores = question.scores(view.index.rows)
             left_out = _items_of(query) | ({item} if item is not None else set())
-            judged = self._judged(space, question, view, scores, left_out)
+            taught = {one for part in parts if part.weight > 0 for one in part.items}
+            judged = self._judged(space, question, view, scores, left_out | taught)
             cutoff = _cutoff(query, judged)
             pairs = hits_of_question(
                 view, passing, query, limit, self._duplicates, scores, cutoff, left_out
@@ -199,11 +201,17 @@ class Searcher:
     # --- from a query to vectors ------------------------------------------------------------
 
     def _parts(self, space: SpaceRecord, query: Query) -> list[Part]:
-        """The vectors of all terms; all texts are encoded at once."""
-        texts = [str(term.value) for term in query.terms if term.kind == "text"]
-        encoded = iter(self._encoder_of(space).encode_texts(texts) if texts else ())
+        """The vectors of all terms, in their order."""
+        texts = [term for term in query.terms if term.kind == "text"]
+        made = iter(
+            text_parts(
+                self._library, space, texts, lambda said: self._encoder_of(space).encode_texts(said)
+            )
+            if texts
+            else ()
+        )
         return [
-            Part(next(encoded), term.weight, TEXT)
+            next(made)
             if term.kind == "text"
             else Part(self._picture_vector(space, term.value), term.weight, IMAGE)
             for term in query.terms

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clipsearch.config import DEFAULT_MAX_PIXELS, Settings
 from clipsearch.encoders import Encoder, model_parts
+from clipsearch.hashing import hash_file
 from clipsearch.library import (
     Batch,
     FileState,
@@ -21,7 +22,6 @@ from clipsearch.library import (
 from indexer.changes import NOT_READ_MTIME_NS, Plan, plan_changes, same_contents
 from indexer.decoders import DecoderPool
 from indexer.filling import Filler
-from indexer.hashing import hash_file
 from indexer.model import EncoderLoader, StandardLoader, Target, choose_target
 from indexer.reading import EncoderOnDemand, Job, Reader, Reading
 from indexer.reading_ahead import ReadingAhead, backlog

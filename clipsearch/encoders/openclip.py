@@ -49,7 +49,7 @@ _SUB_BATCH = 64  # pictures in one forward pass
 
 @dataclass(frozen=True)
 class OpenClipModel:
-    """A loaded dual encoder: eval mode, float32, on the CPU."""
+    """A loaded dual encoder: eval mode, float32, on the CPU until it is moved."""
 
     model: torch.nn.Module
     preprocess_cfg: dict[str, Any]
@@ -62,6 +62,10 @@ class OpenClipModel:
     @property
     def preprocessing(self) -> Preprocessing:
         return Preprocessing.from_config(self.preprocess_cfg)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     @property
     def space(self) -> EmbeddingSpace:

@@ -2,6 +2,7 @@
 
 from clipsearch.library.albums import LINKS, PLAYLIST, Album, AlbumExport
 from clipsearch.library.choices import HeldModel, held_models
+from clipsearch.library.concepts import Concept, ConceptPhoto, Concepts
 from clipsearch.library.library import Library
 from clipsearch.library.opinions import Answered
 from clipsearch.library.records import (
@@ -38,6 +39,9 @@ __all__ = [
     "Answered",
     "Batch",
     "CheckReport",
+    "Concept",
+    "ConceptPhoto",
+    "Concepts",
     "Counts",
     "Description",
     "FailureRecord",

@@ -17,6 +17,7 @@ import numpy as np
 from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, StorageError, VectorError
 from clipsearch.library.albums import Albums
 from clipsearch.library.checking import check_library
+from clipsearch.library.concepts import Concepts
 from clipsearch.library.database import Database
 from clipsearch.library.facts import Facts
 from clipsearch.library.lock import writer_lock
@@ -59,6 +60,7 @@ class Library:
     def __init__(self, path: Path, database: Database) -> None:
         self.path = path
         self.albums = Albums(database)
+        self.concepts = Concepts(database)
         self.opinions = Opinions(database)
         self.models = Spaces(database)
         self._database = database
