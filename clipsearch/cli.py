@@ -39,7 +39,7 @@ COMMANDS = {
     "train": ("training.commands:train", "fine-tune a model on your own captions"),
     "evaluate": ("training.evaluate_command:evaluate", "measure models on captions and labels"),
     "info": ("clipsearch.info_command:info", "what the library holds, its model, its failures"),
-    "models": ("clipsearch.commands:models", "list models, or prepare one: models use ADDRESS"),
+    "models": ("indexer.models_command:models", "list models, change the library's, free space"),
     "roots": (
         "clipsearch.roots_command:roots",
         "list the library's folders, or follow a moved one",

@@ -191,6 +191,9 @@ class Searcher:
     def _space(self) -> SpaceRecord | None:
         if self._seen is not None and self._seen == self._library.state:
             return self._viewed  # looking it up counts all vectors
+        return self._wanted_space()
+
+    def _wanted_space(self) -> SpaceRecord | None:
         if self._space_id is None:
             return self._library.active_space()
         return next((s for s in self._library.spaces() if s.id == self._space_id), None)
@@ -327,10 +330,13 @@ class Searcher:
     def _current_view(self, space: SpaceRecord) -> View:
         with self._loading:
             state = self._library.state
-            if self._view is None or self._seen != state or self._viewed != space:
-                self._view = View.of(self._library, space)
-                self._viewed, self._seen = space, state
-            return self._view
+            if self._view is not None and self._seen == state and self._viewed == space:
+                return self._view
+            view = View.of(self._library, space)
+            # A question that began before a change of models must not bring the old space back.
+            if self._library.state == state and self._wanted_space() == space:
+                self._view, self._viewed, self._seen = view, space, state
+            return view
 
     def _encoder_of(self, space: SpaceRecord) -> Encoder:
         with self._loading:

@@ -57,6 +57,7 @@ class OpenClipModel:
     address: str
     model_cfg: dict[str, Any]
     weights_sha256: str
+    tokenizer_sha256: str = ""  # of a folder's own tokenizer
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -68,7 +69,9 @@ class OpenClipModel:
 
     @property
     def space(self) -> EmbeddingSpace:
-        return space_of(self.model_cfg, self.weights_sha256, self.preprocessing)
+        return space_of(
+            self.model_cfg, self.weights_sha256, self.preprocessing, self.tokenizer_sha256
+        )
 
 
 def load_openclip(address: str, *, settings: Settings | None = None) -> OpenClipModel:
@@ -117,6 +120,7 @@ def _from_folder(local: LocalModel) -> OpenClipModel:
         address=local.address,
         model_cfg=local.model_cfg,
         weights_sha256=file_sha256(local.weights),
+        tokenizer_sha256=local.tokenizer_sha256(),
     )
 
 
