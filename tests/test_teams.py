@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +168,7 @@ def test_the_average_follows_the_weights_and_is_what_is_kept(
     recipe = replace(RECIPE, ema=0.5)
     plain = []
     for steps in range(1, 5):  # the weights after each step, without an average
-        cut = Recipe(**{**asdict(RECIPE), "steps": 4, "save_every": 1})
+        cut = replace(RECIPE, steps=4, save_every=1)
         folder = tmp_path / f"plain-{steps}"
         if steps < 4:
             with pytest.raises(Interrupted):
