@@ -100,7 +100,8 @@ def _run(arguments: Namespace) -> int:
 
 def _list(arguments: Namespace) -> int:
     from clipsearch.encoders import known_models
-    from clipsearch.library import Library, held_models
+    from clipsearch.library import Library
+    from clipsearch.library.choices import held_models
 
     path = resolve(vars(arguments)).library
     if (path / "library.db").exists():

@@ -16,10 +16,12 @@ import pytest
 from clipsearch.config import Settings, resolve
 from clipsearch.encoders import load_encoder
 from clipsearch.errors import FillRunningError, ModelChangeError, StorageError
-from clipsearch.library import Library, held_models
+from clipsearch.library import Library
+from clipsearch.library.choices import held_models
 from clipsearch.library.fill_state import read_fill_state
 from clipsearch.library.lock import fill_lock
 from clipsearch.searcher import Searcher
+from clipsearch.tagging import tag
 from indexer import change_checks, filling
 from indexer.pipeline import index_library
 from indexer.switching import ChangeReport, change_model
@@ -307,3 +309,25 @@ def test_a_change_in_the_background_outlives_its_command_and_tells_how_far_it_is
     os.waitpid(json.loads(begun.stdout)["process"], 0)
     assert library.models.next() is None
     assert "now uses" in (library.path / "fill.log").read_text()
+
+
+def test_vocabularies_tag_anew_in_the_new_space_unless_told_not_to(
+    library: Library, settings: Settings, old: str, new: str, tmp_path: Path
+) -> None:
+    words = tmp_path / "mine.txt"
+    words.write_text("dog\ncat\ntree\n")
+    tag(library, words, settings=settings)
+
+    def tagged_in() -> str:
+        state = library.tags.state("mine")
+        assert state is not None
+        assert state["last_item"] == max(library.present_items())
+        return str(state["space"])
+
+    spaces = {space.address: space.id for space in library.spaces()}
+    assert tagged_in() == spaces[old]
+    report = change(library, new, settings)
+    assert (report.switched, report.tags_failed) == (True, "")
+    assert tagged_in() == report.space
+    change(library, old, settings, with_tags=False)
+    assert tagged_in() == report.space

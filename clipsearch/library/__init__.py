@@ -1,7 +1,6 @@
 """The library: what is known of the photos, kept so that nothing committed is ever lost."""
 
 from clipsearch.library.albums import LINKS, PLAYLIST, Album, AlbumExport
-from clipsearch.library.choices import HeldModel, held_models
 from clipsearch.library.concepts import Concept, ConceptPhoto, Concepts
 from clipsearch.library.library import Library
 from clipsearch.library.opinions import Answered
@@ -48,7 +47,6 @@ __all__ = [
     "FileRecord",
     "FileState",
     "ForgetReport",
-    "HeldModel",
     "ItemRecord",
     "Library",
     "LibraryWriter",
@@ -60,5 +58,4 @@ __all__ = [
     "Words",
     "camera_name",
     "failure_kind",
-    "held_models",
 ]
