@@ -20,6 +20,7 @@ import torch
 import xxhash
 
 from clipsearch.encoders.openclip import load_openclip
+from training.captions.images import ImageFile
 from training.data import CaptionedPicture, split_by_content
 from training.forgetting import Exam, Kept, Probe, choose, copy_weights, mix
 from training.forgetting import Mixture as Measured
@@ -43,7 +44,7 @@ def photos(files: list[Path], folder: Path, count: int, source: str = "") -> lis
                     path = folder / f"{len(found)}.img"
                     path.write_bytes(row["image"])
                     content = xxhash.xxh3_128_hexdigest(row["image"])
-                    found.append(CaptionedPicture(path, content, tuple(said)))
+                    found.append(CaptionedPicture(ImageFile(path), content, tuple(said)))
                     if len(found) == count:
                         return found
     return found

@@ -57,8 +57,8 @@ def alone(address: str, folder: Path, cache: Path) -> dict[str, float]:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     import numpy as np
 
+    from clipsearch.hashing import hash_content
     from indexer.decoder_process import keep_thumbnail
-    from indexer.hashing import hash_content
     from indexer.metadata import read_metadata
 
     encoder = load_encoder(address, settings=resolve({"cache_dir": cache, "threads": 1}))

@@ -17,6 +17,7 @@ from clipsearch.errors import ClipsearchError
 if TYPE_CHECKING:
     from clipsearch import query
     from clipsearch.encoders import Encoder, load_encoder
+    from clipsearch.learning import LearnReport, learn
     from clipsearch.library import Library
     from clipsearch.query import Query
     from clipsearch.searcher import Searcher, SearchHit, search, similar
@@ -30,6 +31,7 @@ except PackageNotFoundError:  # run from a checkout that was never installed
 __all__ = [
     "ClipsearchError",
     "Encoder",
+    "LearnReport",
     "Library",
     "Query",
     "SearchHit",
@@ -37,6 +39,7 @@ __all__ = [
     "TagReport",
     "__version__",
     "errors",
+    "learn",
     "load_encoder",
     "open_library",
     "query",
@@ -49,6 +52,8 @@ __all__ = [
 _HOMES = {
     "Encoder": "clipsearch.encoders",
     "load_encoder": "clipsearch.encoders",
+    "LearnReport": "clipsearch.learning",
+    "learn": "clipsearch.learning",
     "Library": "clipsearch.library",
     "Query": "clipsearch.query",
     "SearchHit": "clipsearch.searcher",

@@ -1,4 +1,4 @@
-"""The core's own commands: search, similar, models, check, forget, backup."""
+"""The core's own commands: search, similar, check, forget, backup."""
 
 from __future__ import annotations
 
@@ -223,60 +223,6 @@ def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: 
 
 search = Command(_configure_search, _run_search, words_last)
 similar = Command(_configure_similar, _run_similar)
-
-
-# --- models ---------------------------------------------------------------------------------
-
-
-def _configure_models(parser: ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", choices=["list", "use"], default="list")
-    parser.add_argument("address", nargs="?", metavar="ADDRESS", help="with use: the model to use")
-    parser.add_argument(
-        "--all", action="store_true", help="list every architecture and tag of open_clip, too"
-    )
-    add_json_argument(parser)
-    add_library_argument(parser)
-    parser.epilog = (
-        "models use ADDRESS fetches a model, prepares its fast runtime, and makes it the\n"
-        "library's model; the next clipsearch index fills its vectors while the old ones\n"
-        "keep answering."
-    )
-
-
-def _run_models(arguments: Namespace) -> int:
-    if arguments.action == "use":
-        return _use_model(arguments)
-    from clipsearch.encoders import known_models
-
-    for entry in known_models(include_all=arguments.all):
-        if arguments.json:
-            print_json(asdict(entry))
-        else:
-            here = "here" if entry.cached else ""
-            print(f"{entry.tier:<9} {entry.address:<44} {here:<5} {entry.note}")
-    return errors.DONE
-
-
-def _use_model(arguments: Namespace) -> int:
-    if arguments.address is None:
-        raise UsageError(reason="Name the model: clipsearch models use ADDRESS")
-    from clipsearch.encoders import compile_encoder, resolve_address
-    from clipsearch.library import Library
-
-    settings = resolve(vars(arguments))
-    address = resolve_address(arguments.address, settings=settings, notify=say)
-    compiled = compile_encoder(address, settings=settings, notify=say)
-    with Library.open(settings.library, create=True) as library:
-        library.set_setting("model", address)
-    record = {"model": address, "compiled": compiled, "library": settings.library}
-    if arguments.json:
-        print_json(record)
-    else:
-        print(f"{settings.library} now uses {address}. Embed its photos with: clipsearch index")
-    return errors.DONE
-
-
-models = Command(_configure_models, _run_models)
 
 
 # --- check, forget, backup ------------------------------------------------------------------

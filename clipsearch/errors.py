@@ -8,7 +8,8 @@ ClipsearchError                       10   base; never raised itself
 │   ├── LibraryCorruptError           23   the database is damaged
 │   ├── LibraryVersionError           24   written by a newer clipsearch
 │   ├── StorageError                  25   disk full, read-only, permission
-│   └── NotInLibraryError             26   a path or an item the library does not hold
+│   ├── NotInLibraryError             26   a path or an item the library does not hold
+│   └── FillRunningError              27   another process fills a new model's vectors
 ├── ModelError                        30
 │   ├── UnknownModelError             31   no such address
 │   ├── WeightsNotFoundError          32   the address is known, its file is not there
@@ -17,7 +18,8 @@ ClipsearchError                       10   base; never raised itself
 │   ├── ModelConfigError              35   config and weights do not fit together
 │   ├── ModelDownloadError            36   the network or the hub did not deliver
 │   ├── DeviceError                   37   the requested device or precision is not there
-│   └── SpaceMismatchError            38   vectors of two models would have been compared
+│   ├── SpaceMismatchError            38   vectors of two models would have been compared
+│   └── ModelChangeError              39   a change of models that cannot be made
 ├── ImageError                        40
 │   ├── ImageUnreadableError          41   not a picture, damaged, or truncated
 │   ├── ImageTooLargeError            42   over the pixel limit
@@ -25,11 +27,13 @@ ClipsearchError                       10   base; never raised itself
 │   ├── ImageNotFoundError            44   no such file
 │   └── ImagePackageError             45   a format whose reader is not installed
 ├── QueryError                        50   nothing to search for, or not understood
+│   └── ConceptError                  51   a learned name that cannot be used as it is
 ├── VectorError                       55   NaN, zero rows, wrong dimension, duplicate ids
 ├── DependencyError                   60   a package is missing or two of them clash
 ├── TrainingError                     70
 │   ├── CaptionFileError              71   the caption file cannot be used
-│   └── CheckpointError               72   the run folder cannot be resumed
+│   ├── CheckpointError               72   the run folder cannot be resumed
+│   └── DatasetError                  75   pictures to measure a model on cannot be used
 ├── ServerError                       80
 │   ├── PortInUseError                81
 │   └── TokenRequiredError            82   listening beyond 127.0.0.1 needs a token
@@ -116,6 +120,14 @@ class NotInLibraryError(LibraryError):
     template = "{what} is not in the library {path}. {advice}"
 
 
+class FillRunningError(LibraryError):
+    exit_code = 27
+    template = (
+        "Another process ({holder}) is changing the model of {path} already. See how far it is: "
+        "clipsearch models; withdraw it: clipsearch models back"
+    )
+
+
 class ModelError(ClipsearchError):
     exit_code = 30
 
@@ -164,8 +176,12 @@ class SpaceMismatchError(ModelError):
     exit_code = 38
     template = (
         "The library's vectors were made by {expected}, this model is {found}; they cannot be "
-        "compared. Run: clipsearch index --model {address}"
+        "compared. Run: clipsearch models use {address}"
     )
+
+
+class ModelChangeError(ModelError):
+    exit_code = 39
 
 
 class ImageError(ClipsearchError):
@@ -207,6 +223,10 @@ class QueryError(ClipsearchError):
     exit_code = 50
 
 
+class ConceptError(QueryError):
+    exit_code = 51
+
+
 class VectorError(ClipsearchError):
     exit_code = 55
 
@@ -227,6 +247,11 @@ class CaptionFileError(TrainingError):
 class CheckpointError(TrainingError):
     exit_code = 72
     template = "The run in {path} cannot be resumed: {reason}. {advice}"
+
+
+class DatasetError(TrainingError):
+    exit_code = 75
+    template = "{name} cannot be measured on: {reason}. {advice}"
 
 
 class ServerError(ClipsearchError):

@@ -33,11 +33,15 @@ GroupsOf = Callable[[Ids], NDArray[np.int64]]  # items -> numbers of their group
 
 @dataclass(frozen=True)
 class Part:
-    """What a question compares with: a unit vector, its weight (below 0: NOT), and its kind."""
+    """What a question compares with: a unit vector, its weight (below 0: NOT), and its kind.
+
+    ``items`` are pictures that the vector was made of: it fits them better than others like them.
+    """
 
     vector: Vector
     weight: float
-    kind: Kind  # TEXT or IMAGE
+    kind: Kind  # TEXT or IMAGE; MIXED where both are in the vector
+    items: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import NotInLibraryError, QueryError, SpaceMismatchError, UsageError
 from clipsearch.library import Library, SpaceRecord
 from clipsearch.library.filtering import ALL_COLUMNS
+from clipsearch.naming import text_parts
 from clipsearch.query import Filter, Like, Query, parse
 from clipsearch.ranking import IMAGE, TEXT, GroupsOf, Part, Question, Scores
 from clipsearch.relevance import Kind, Relevance
@@ -173,7 +174,8 @@ class Searcher:
                 )
             scores = question.scores(view.index.rows)
             left_out = _items_of(query) | ({item} if item is not None else set())
-            judged = self._judged(space, question, view, scores, left_out)
+            taught = {one for part in parts if part.weight > 0 for one in part.items}
+            judged = self._judged(space, question, view, scores, left_out | taught)
             cutoff = _cutoff(query, judged)
             pairs = hits_of_question(
                 view, passing, query, limit, self._duplicates, scores, cutoff, left_out
@@ -189,6 +191,9 @@ class Searcher:
     def _space(self) -> SpaceRecord | None:
         if self._seen is not None and self._seen == self._library.state:
             return self._viewed  # looking it up counts all vectors
+        return self._wanted_space()
+
+    def _wanted_space(self) -> SpaceRecord | None:
         if self._space_id is None:
             return self._library.active_space()
         return next((s for s in self._library.spaces() if s.id == self._space_id), None)
@@ -196,11 +201,17 @@ class Searcher:
     # --- from a query to vectors ------------------------------------------------------------
 
     def _parts(self, space: SpaceRecord, query: Query) -> list[Part]:
-        """The vectors of all terms; all texts are encoded at once."""
-        texts = [str(term.value) for term in query.terms if term.kind == "text"]
-        encoded = iter(self._encoder_of(space).encode_texts(texts) if texts else ())
+        """The vectors of all terms, in their order."""
+        texts = [term for term in query.terms if term.kind == "text"]
+        made = iter(
+            text_parts(
+                self._library, space, texts, lambda said: self._encoder_of(space).encode_texts(said)
+            )
+            if texts
+            else ()
+        )
         return [
-            Part(next(encoded), term.weight, TEXT)
+            next(made)
             if term.kind == "text"
             else Part(self._picture_vector(space, term.value), term.weight, IMAGE)
             for term in query.terms
@@ -319,10 +330,13 @@ class Searcher:
     def _current_view(self, space: SpaceRecord) -> View:
         with self._loading:
             state = self._library.state
-            if self._view is None or self._seen != state or self._viewed != space:
-                self._view = View.of(self._library, space)
-                self._viewed, self._seen = space, state
-            return self._view
+            if self._view is not None and self._seen == state and self._viewed == space:
+                return self._view
+            view = View.of(self._library, space)
+            # A question that began before a change of models must not bring the old space back.
+            if self._library.state == state and self._wanted_space() == space:
+                self._view, self._viewed, self._seen = view, space, state
+            return view
 
     def _encoder_of(self, space: SpaceRecord) -> Encoder:
         with self._loading:

@@ -44,21 +44,7 @@ def _configure(parser: ArgumentParser) -> None:
     add_model_argument(
         parser, "the model to embed with; another than before fills new vectors beside the old"
     )
-    parser.add_argument(
-        "--runtime", choices=["auto", "torch", "compiled"], help="what runs the model (auto)"
-    )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where (auto)")
-    parser.add_argument(
-        "--precision", choices=["auto", "f32", "bf16"], help="of the arithmetic (auto)"
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="default: as many as cores")
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=DEFAULT_BATCH_SIZE,
-        metavar="N",
-        help="pictures encoded at once (default %(default)s)",
-    )
+    add_encoding_arguments(parser)
     parser.add_argument(
         "--max-pixels", type=int, metavar="N", help="refuse larger pictures (default 200000000)"
     )
@@ -78,6 +64,25 @@ def _configure(parser: ArgumentParser) -> None:
         "Ctrl-C stops after saving what is done; the next run goes on from there. Exit code 100\n"
         "means that this run met files it could not read: clipsearch info --failures lists them.\n"
         "With --json, each line is one event: progress, failure, and at the end the summary."
+    )
+
+
+def add_encoding_arguments(parser: ArgumentParser) -> None:
+    """How the model is run."""
+    parser.add_argument(
+        "--runtime", choices=["auto", "torch", "compiled"], help="what runs the model (auto)"
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where (auto)")
+    parser.add_argument(
+        "--precision", choices=["auto", "f32", "bf16"], help="of the arithmetic (auto)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="default: as many as cores")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=DEFAULT_BATCH_SIZE,
+        metavar="N",
+        help="pictures encoded at once (default %(default)s)",
     )
 
 
@@ -129,7 +134,7 @@ def _index(
     library: Library, folders: list[Path], settings: Settings, arguments: Namespace
 ) -> IndexReport:
     shown = Progress(quiet=arguments.quiet, as_json=arguments.json)
-    with _interruptible() as stop:
+    with interruptible() as stop:
         should_stop = stop.is_wanted
         if arguments.gentle:
             lower_priority()
@@ -140,6 +145,7 @@ def _index(
                 folders,
                 settings=settings,
                 verify_model=arguments.model is not None,
+                model_of=lambda: resolve(vars(arguments), library.settings()).model,
                 batch_size=arguments.batch_size,
                 progress=shown.show,
                 on_failure=shown.fail,
@@ -188,7 +194,9 @@ def _tell(report: IndexReport, arguments: Namespace) -> int:
     return errors.SOME_FILES_SKIPPED if report.failures else errors.DONE
 
 
-class _Stop:
+class Stop:
+    """A wish to stop, made by Ctrl-C or SIGTERM."""
+
     def __init__(self) -> None:
         self._wanted = False
 
@@ -203,14 +211,15 @@ class _Stop:
 
 
 @contextmanager
-def _interruptible() -> Iterator[_Stop]:
-    """Turns the first Ctrl-C into a wish that is granted between two batches."""
-    stop = _Stop()
-    before = signal.signal(signal.SIGINT, stop.ask)
+def interruptible(*signals: signal.Signals) -> Iterator[Stop]:
+    """Turns the first Ctrl-C, or other signal, into a wish that is granted between two batches."""
+    stop = Stop()
+    before = {one: signal.signal(one, stop.ask) for one in (signal.SIGINT, *signals)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 index = Command(_configure, _run)

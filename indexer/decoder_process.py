@@ -30,6 +30,7 @@ from clipsearch.errors import (
     ImagePackageError,
     ImageUnreadableError,
 )
+from clipsearch.hashing import hash_content, hash_file, moment_hash
 from clipsearch.images import (
     THUMBNAIL_SUFFIX,
     VIDEO_EXTENSIONS,
@@ -40,7 +41,6 @@ from clipsearch.images import (
     sniff,
 )
 from indexer.fields import PhotoMetadata
-from indexer.hashing import hash_content, hash_file, moment_hash
 from indexer.messages import BrokenMessageError, receive, send
 from indexer.metadata import read_metadata
 from indexer.sidecars import MAX_SIDECAR_BYTES, describe

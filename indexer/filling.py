@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from clipsearch.encoders import Encoder
-from clipsearch.library import Batch, Description, FileRecord, FileState, LibraryWriter, NewItem
+from clipsearch.library import Batch, Description, FileRecord, FileState, NewItem
 from clipsearch.vectors import Matrix, Pixels
 from indexer.changes import NOT_READ_MTIME_NS
 from indexer.reading import MomentReading, Reading, moment_item
@@ -29,12 +29,13 @@ class Filler:
 
     A photo's row, its items and their vectors are committed together, so a crash leaves either all
     or nothing of it. ``previous`` are the rows that the library had, ``gone_items`` how many files
-    each item lost in this run. ``on_failure`` hears of each new failure.
+    each item lost in this run. ``commit`` writes a batch whole or not at all. ``on_failure``
+    hears of each new failure.
     """
 
     def __init__(
         self,
-        writer: LibraryWriter,
+        commit: Callable[[Batch], None],
         report: IndexReport,
         previous: Mapping[Key, FileRecord],
         gone_items: Counter[int],
@@ -42,7 +43,7 @@ class Filler:
         on_failure: Callable[[Failure], None],
     ) -> None:
         self._on_failure = on_failure
-        self._writer = writer
+        self._commit = commit
         self._report = report
         self._previous = previous
         self._gone_items = gone_items
@@ -143,7 +144,7 @@ class Filler:
             descriptions=self._descriptions,
         )
         self._clear()
-        self._writer.commit(batch)
+        self._commit(batch)
 
     def _settle(self, content_hash: str, failure: str | None) -> None:
         """Decides the copies of a content along with the one that was decoded."""

@@ -63,8 +63,9 @@ def choose_target(
 
 
 def _filled_by(library: Library, address: str) -> list[SpaceRecord]:
-    """The spaces of an address, the latest last."""
-    return [space for space in library.spaces() if space.address == address]
+    """The spaces of an address: the latest last, but for the one that searches use."""
+    found = [space for space in library.spaces() if space.address == address]
+    return sorted(found, key=lambda space: space.active)
 
 
 class StandardLoader:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Any
 
 from clipsearch.config import DEFAULT_MAX_PIXELS, Settings
-from clipsearch.encoders import Encoder
+from clipsearch.encoders import Encoder, model_parts
+from clipsearch.hashing import hash_file
 from clipsearch.library import (
     Batch,
     FileState,
-    ItemRecord,
     Library,
     LibraryWriter,
     RootRecord,
@@ -25,18 +22,14 @@ from clipsearch.library import (
 from indexer.changes import NOT_READ_MTIME_NS, Plan, plan_changes, same_contents
 from indexer.decoders import DecoderPool
 from indexer.filling import Filler
-from indexer.hashing import hash_file
 from indexer.model import EncoderLoader, StandardLoader, Target, choose_target
 from indexer.reading import EncoderOnDemand, Job, Reader, Reading
+from indexer.reading_ahead import ReadingAhead, backlog
 from indexer.report import Failure, IndexReport
 from indexer.scan import FoundFile, scan
 
 DEFAULT_BATCH_SIZE = 32
 _RETRIED_WITH = "failures_tried_with_max_pixels"
-_STOP_CHECK_S = 0.2
-# What one decoder reads in about the time that another takes to start.
-_FILES_PER_START = 4
-_BYTES_PER_START = 8_000_000
 
 
 def index_library(
@@ -46,6 +39,7 @@ def index_library(
     settings: Settings,
     only: Sequence[Path] | None = None,
     verify_model: bool = False,
+    model_of: Callable[[], str] | None = None,
     batch_size: int = DEFAULT_BATCH_SIZE,
     loader: EncoderLoader | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -57,15 +51,19 @@ def index_library(
 
     ``only`` are files and folders below known roots: nothing else is looked at again.
     ``settings.model`` names the model; ``verify_model`` says that it was asked for by name, so it
-    is loaded even if nothing is new. ``progress`` hears (done, total) in files to read,
-    ``on_failure`` each file that this run is the first to find unreadable. When ``should_stop``
-    becomes true, what is encoded is committed and the rest left for the next run.
+    is loaded even if nothing is new. ``model_of`` gives the name once nobody else writes: the
+    library may have changed its model since the settings were made. ``progress`` hears (done,
+    total) in files to read, ``on_failure`` each file that this run is the first to find
+    unreadable. When ``should_stop`` becomes true, what is encoded is committed and the rest left
+    for the next run.
     Raises LibraryLockedError, StorageError and what loading the model raises; unreadable files
     are in the report.
     """
     started = time.monotonic()
     loader = loader or StandardLoader(settings, notify)
     with library.writer() as writer:
+        if model_of is not None:
+            settings = replace(settings, model=model_of())
         run = _Run(library, writer, settings, loader)
         run.batch_size = batch_size
         run.progress = progress or run.progress
@@ -176,7 +174,9 @@ class _Run:
         gone = Counter(
             record.item_id for plan in plans for record in plan.gone if record.item_id is not None
         )
-        return Filler(self._writer, self._report, previous, gone, self.batch_size, self.on_failure)
+        return Filler(
+            self._writer.commit, self._report, previous, gone, self.batch_size, self.on_failure
+        )
 
     def _fill(self, space: SpaceRecord) -> None:
         """Sets the space to fill; the first one of a library is searched from its first batch."""
@@ -194,6 +194,7 @@ class _Run:
             address=self._target.address,
             runtime=encoder.runtime,
             precision=encoder.precision,
+            parts=model_parts(self._target.address),
         )
         if self._space is None:
             self._fill(space)
@@ -202,27 +203,10 @@ class _Run:
 
     def _backlog(self) -> list[Job]:
         """Items that have a file but no vector in the space to fill."""
-        lacking = self._lacking()
-        paths = self._library.paths(lacking)
-        items = self._library.items([item for item in lacking if paths.get(item)])
-        moments: dict[int, list[ItemRecord]] = {}
-        jobs = []
-        for item, record in items.items():
-            if record.parent_id is None:
-                jobs.append(Job(paths[item][0], content_hash=record.content_hash))
-            else:
-                moments.setdefault(record.parent_id, []).append(record)
-        for video, record in self._library.items(list(moments)).items():
-            times = tuple((item.content_hash, item.time_s or 0.0) for item in moments[video])
-            path = paths[moments[video][0].id][0]
-            jobs.append(Job(path, content_hash=record.content_hash, moments=times))
-        return jobs
+        return backlog(self._library, self._lacking())
 
     def _lacking(self) -> list[int]:
-        if self._space is None:
-            return []
-        present = {int(item) for item in self._library.present_items()}
-        return sorted(present - set(self._library.embedded_ids(self._space.id)))
+        return [] if self._space is None else self._library.models.lacking(self._space.id)
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -239,48 +223,17 @@ class _Run:
         self._filler.commit()
 
     def _readings(self, jobs: Sequence[Job]) -> Iterator[Reading]:
-        threads = _useful_threads(jobs, self._settings.thread_count)
-        ahead = 2 * (threads + self.batch_size)
-        remaining = iter(jobs)
-        finished: SimpleQueue[Future[Any]] = SimpleQueue()
-        self._on_demand.wanted.add_done_callback(finished.put)
-        with ThreadPoolExecutor(threads, thread_name_prefix="clipsearch-read") as pool:
-
-            def submit(count: int) -> int:
-                submitted = [
-                    pool.submit(self._reader.read, job) for job in islice(remaining, count)
-                ]
-                for future in submitted:
-                    future.add_done_callback(finished.put)
-                return len(submitted)
-
-            outstanding = submit(ahead)
-            try:
-                while outstanding:
-                    future = self._next(finished)
-                    if future is None:
-                        self._report.interrupted = True
-                        return
-                    if future is self._on_demand.wanted:
-                        if not self._on_demand.is_settled:
-                            self._on_demand.provide(self._load)
-                        continue
-                    outstanding += submit(1) - 1
-                    yield future.result()
-            finally:
-                self._on_demand.refuse(CancelledError())
-                if outstanding:  # nobody waits for what is still being decoded
-                    self._decoders.stop()
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    def _next(self, finished: SimpleQueue[Future[Any]]) -> Future[Any] | None:
-        """What is finished next; None when the run is to stop."""
-        while not self.should_stop():
-            try:
-                return finished.get(timeout=_STOP_CHECK_S)
-            except Empty:
-                continue
-        return None
+        ahead = ReadingAhead(
+            self._reader,
+            self._decoders,
+            self._on_demand,
+            load=self._load,
+            threads=self._settings.thread_count,
+            batch_size=self.batch_size,
+            should_stop=self.should_stop,
+        )
+        yield from ahead.readings(jobs)
+        self._report.interrupted = ahead.was_stopped
 
     # --- after reading ----------------------------------------------------------------------
 
@@ -334,13 +287,6 @@ class _Run:
             f"{lacking:,} pictures could not be read for {self._target.address}: searches keep "
             f"using {active.address}. Make the pictures readable and run clipsearch index again"
         )
-
-
-def _useful_threads(jobs: Sequence[Job], most: int) -> int:
-    """How many threads, each with a decoder to start, read these files soonest."""
-    size = sum(job.file.size for job in jobs if job.file is not None)
-    starts = 1 + max(len(jobs) // _FILES_PER_START, size // _BYTES_PER_START)
-    return max(1, min(most, len(jobs), starts))
 
 
 def _has_words(file: FoundFile, plan: Plan) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from clipsearch.encoders import Encoder
+from clipsearch.hashing import moment_hash
 from clipsearch.images import THUMBNAIL_SIDE
 from clipsearch.library import MOMENT, PICTURE, Description, Library, NewItem
 from clipsearch.library import VIDEO as VIDEO_ITEM
@@ -27,7 +28,6 @@ from indexer.decoder_process import (
     thumbnail_path,
 )
 from indexer.decoders import DECODE_S, OPEN_S, Decoder, DecoderDiedError, DecoderPool
-from indexer.hashing import moment_hash
 from indexer.scan import FoundFile
 from indexer.sidecar_stamps import stamped_names
 

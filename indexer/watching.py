@@ -178,6 +178,7 @@ class Watcher:
                 library,
                 only=work.places,
                 settings=settings,
+                model_of=lambda: self._settings_of(library).model,
                 loader=self._loader,
                 notify=self._note,
                 should_stop=self._must_pause,

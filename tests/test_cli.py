@@ -224,7 +224,7 @@ def test_models_are_listed_and_the_librarys_is_changed(
     assert {"embedded", "ViT-B-32-256/datacomp_s34b_b86k"} <= {model["address"] for model in listed}
     used = call_cli("models", "use", "embedded", "--json")
     assert used.returncode == 0, used.stderr
-    assert json.loads(used.stdout)["model"] == "embedded"
+    assert json.loads(used.stdout.splitlines()[-1])["model"] == "embedded"
     assert json.loads(call_cli("info", "--json").stdout)["model"] == "embedded"
     wrong = call_cli("models", "use", "ViT-B-23/openai")
     assert wrong.returncode == 31

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,6 +165,34 @@ def test_killed_at_the_switch_of_models(setting: Setting, tmp_path: Path) -> Non
     assert json.loads(setting.run(library, "info", "--json")[1])["model"] == other
     assert setting.run(library, "check")[0] == 0
     assert len(committed(library)) == PHOTOS
+
+
+@pytest.mark.parametrize("place", ["inside-switch", "inside-drop", "after-drop"])
+def test_killed_while_the_model_is_changed_or_dropped(
+    setting: Setting, tmp_path: Path, place: str
+) -> None:
+    library = tmp_path / "killed.clipsearch"
+    shutil.copytree(setting.photos.parent / "whole.clipsearch", library)
+    other = f"local-dir:{save_model(tmp_path / 'other', VIT, seed=3)}"
+    compile_here(other)
+    use = ("models", "use", other, "--runtime", "compiled")
+    if place == "inside-switch":
+        assert setting.run(library, *use, failpoint=place)[0] == KILLED
+        assert json.loads(setting.run(library, "info", "--json")[1])["model"] == setting.model
+    code, out, err = setting.run(library, *use, "--json")
+    assert code == 0, err
+    made = json.loads(out.splitlines()[-1])["embedded"]
+    assert made == (0 if place == "inside-switch" else PHOTOS)
+    if place != "inside-switch":
+        drop = ("models", "drop", setting.model)
+        assert setting.run(library, *drop, failpoint=place)[0] == KILLED
+        if place == "inside-drop":
+            assert setting.run(library, *drop)[0] == 0
+    assert len(committed(library)) == PHOTOS
+    with Library.open(library) as opened:
+        held = {space.address: space.embedded for space in opened.spaces()}
+    old = {setting.model: PHOTOS} if place == "inside-switch" else {}
+    assert held == {other: PHOTOS, **old}
 
 
 def test_every_failpoint_is_killed_at() -> None:

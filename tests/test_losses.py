@@ -11,7 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.loss import feature_distillation, sigmoid_loss, similarity_distillation
+from training.loss import (
+    bag_of_words_loss,
+    bag_of_words_scores,
+    feature_distillation,
+    sigmoid_loss,
+    similarity_distillation,
+)
 
 FLOAT64 = torch.float64
 
@@ -103,3 +109,31 @@ def test_no_gradient_reaches_the_teacher() -> None:
     loss.backward()
     assert teacher.grad is None
     assert student.grad is not None
+
+
+@given(st.integers(1, 7), st.integers(2, 12), st.integers(0, 99))
+def test_the_bag_of_words_loss_is_the_mean_over_the_captions_words(
+    rows: int, vocabulary: int, seed: int
+) -> None:
+    chance = np.random.default_rng(seed)
+    logits = 5 * chance.standard_normal((rows, vocabulary))
+    words = chance.random((rows, vocabulary)) < 0.4
+    expected = 0.0
+    for row, has in zip(logits, words, strict=True):
+        own = row - np.logaddexp.reduce(row)
+        expected -= float(own[has].mean()) / rows if has.any() else 0.0
+    found = bag_of_words_loss(torch.from_numpy(logits), torch.from_numpy(words))
+    assert found.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    scores = bag_of_words_scores(torch.from_numpy(logits), torch.from_numpy(words))
+    for i, row in enumerate(logits):
+        own = row - np.logaddexp.reduce(row)
+        for j, has in enumerate(words):
+            right = float(own[has].mean()) if has.any() else -math.inf
+            assert scores[i, j].item() == pytest.approx(right, rel=1e-9)
+
+
+def test_the_bag_of_words_gradients_are_right() -> None:
+    logits = torch.randn(3, 5, dtype=FLOAT64, generator=torch.Generator().manual_seed(0))
+    words = torch.tensor([[1, 0, 1, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]], dtype=torch.bool)
+    logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda given: bag_of_words_loss(given, words), (logits,))

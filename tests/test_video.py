@@ -42,7 +42,7 @@ from clipsearch.errors import (
     ImageTooLargeError,
     ImageUnreadableError,
 )
-from indexer.hashing import hash_content, hash_file
+from clipsearch.hashing import hash_content, hash_file
 from indexer.scenes import MomentChooser, are_alike, difference, is_blank
 from indexer.video import (
     Moment,

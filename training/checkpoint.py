@@ -17,9 +17,16 @@ _STATE, _PLACE = "state.safetensors", "step.json"
 
 
 def save_checkpoint(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int, recipe: str
+    folder: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    recipe: str,
+    average: dict[str, torch.Tensor],
 ) -> None:
     """Writes everything the next step depends on. Random numbers depend on the step alone.
+
+    ``average`` are the weights' running means by name; empty if there are none.
 
     The new state is complete under a name of its own before the one small file that names it is
     replaced, so a crash leaves the old checkpoint or the new one.
@@ -28,6 +35,7 @@ def save_checkpoint(
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for place, state in optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{place}.{name}": value for name, value in state.items()})
+    tensors.update({f"average.{name}": value for name, value in average.items()})
     name = f"{step}-{_STATE}"
     save_file({key: value.contiguous().clone() for key, value in tensors.items()}, folder / name)
     half = folder / f"{_PLACE}.part"
@@ -41,9 +49,13 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, recipe: str
+    folder: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: str,
+    average: dict[str, torch.Tensor],
 ) -> int:
-    """Restores what ``save_checkpoint`` wrote and returns the step; 0 if there is none.
+    """Restores what ``save_checkpoint`` wrote, in place, and returns the step; 0 if there is none.
 
     CheckpointError if it belongs to another recipe (model, data or settings) or is damaged.
     """
@@ -56,7 +68,7 @@ def load_checkpoint(
     if place.get("recipe") != recipe:
         raise CheckpointError(
             path=folder,
-            reason="it was made with another model, other captions or other settings",
+            reason=_difference(str(place.get("recipe")), recipe),
             advice="Use those again, or choose another folder: --out FOLDER",
         )
     try:
@@ -67,6 +79,8 @@ def load_checkpoint(
             kind, _, name = key.partition(".")
             if kind == "model":
                 weights[name] = value
+            elif kind == "average":
+                average[name].copy_(value)
             else:
                 number, _, what = name.partition(".")
                 state.setdefault(int(number), {})[what] = value
@@ -76,3 +90,17 @@ def load_checkpoint(
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(path=folder, reason=error, advice="Start anew.") from error
     return int(place["step"])
+
+
+def _difference(before: str, now: str) -> str:
+    """What is not as it was, of what ``Recipe.signature`` names."""
+    try:
+        then, today = json.loads(before), json.loads(now)
+        changed = [name for name in today if then.get(name) != today[name]]
+        if changed == ["settings"]:
+            old, new = then["settings"], today["settings"]
+            named = [f"{name} was {old.get(name)}" for name in new if old.get(name) != new[name]]
+            return f"it was made with other settings ({', '.join(named)})"
+    except (ValueError, AttributeError, TypeError):
+        return "it was made by another version of clipsearch"
+    return f"it was made with other {' and other '.join(changed)}"

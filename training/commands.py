@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import signal
-import sys
-import time
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,29 +13,55 @@ from clipsearch.command import (
     add_json_argument,
     add_library_argument,
     add_model_argument,
-    print_json,
     say,
 )
 from clipsearch.config import resolve
 from clipsearch.errors import LibraryNotFoundError, UsageError
+from training.telling import Progress, tell_estimate, tell_report
 
 if TYPE_CHECKING:
-    from training.loop import Step
-    from training.run import RunReport
-
-_LINE_EVERY_S = 5.0
+    from clipsearch.config import Settings
+    from training.data import CaptionSource
+    from training.run import Options
+    from training.team import Team
 
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--captions",
         type=Path,
-        required=True,
+        nargs="+",
+        default=[],
         metavar="FILE",
-        help="CSV with the columns path,caption; several rows a picture are welcome",
+        help="CSV, TSV, JSON lines, Parquet, WebDataset tars, or a folder of them or of photos "
+        "with a .txt beside each; a picture may have several captions",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="where the run is kept"
+        "--from-library",
+        action="store_true",
+        help="also learn from the library: captions, your tags, those that you confirmed in "
+        "review, and queries whose answers you gave a thumb up; never a model's own tags",
+    )
+    parser.add_argument(
+        "--image-column",
+        metavar="NAME",
+        help="the column of pictures: paths or bytes (default: guessed, such as path or image)",
+    )
+    parser.add_argument(
+        "--caption-column",
+        metavar="NAME",
+        help="the column of captions (default: guessed, such as caption or text)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where the run is kept; needed but for --estimate",
+    )
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="do a few steps, say how long the run would take here and how much memory, and stop",
     )
     add_model_argument(parser, "what to start from (default: the library's model, else embedded)")
     add_library_argument(parser)
@@ -60,7 +83,8 @@ def _configure(parser: ArgumentParser) -> None:
         "--learn",
         metavar="WHAT",
         help="what may change: all; text, the image tower being locked (default up to 500 "
-        "pictures); projection; last:N blocks of each tower; lora or lora:RANK",
+        "pictures); images, the text tower being locked; projection; last:N blocks of each "
+        "tower; lora or lora:RANK",
     )
     parser.add_argument(
         "--layer-decay",
@@ -81,6 +105,27 @@ def _configure(parser: ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="pictures held in memory at once, for a --batch-size beyond it (default: all)",
+    )
+    parser.add_argument(
+        "--crop-scale",
+        type=float,
+        default=0.6,
+        metavar="SHARE",
+        help="the least share of the largest square that a training picture is cut to; 1 is the "
+        "random square crop of CLIP's paper (default %(default)s)",
+    )
+    parser.add_argument(
+        "--aspect-jitter",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="squeeze training pictures by up to this factor either way; 1.4 helps where photos "
+        "were squashed to squares (default %(default)s: not at all)",
+    )
+    parser.add_argument(
+        "--flip",
+        action="store_true",
+        help="mirror half of the training pictures; not where captions tell left from right",
     )
     parser.add_argument(
         "--max-forgetting",
@@ -118,34 +163,81 @@ def _configure(parser: ArgumentParser) -> None:
         action="store_true",
         help="export the judged model; else one trained on all pictures with the same recipe",
     )
-    parser.add_argument("--device", choices=["auto", "cpu"], help="where to train (cpu)")
-    parser.add_argument("--threads", type=int, metavar="N", help="default: as many as cores")
+    _configure_arithmetic(parser)
     add_json_argument(parser)
     parser.epilog = (
-        "Ctrl-C saves a checkpoint; the same command continues from it, with the same result."
+        "Ctrl-C saves a checkpoint; the same command continues from it, with the same result. "
+        "Several processes share the work: torchrun --nproc-per-node 2 -m clipsearch train ..."
+    )
+
+
+def _configure_arithmetic(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--teacher",
+        metavar="ADDRESS",
+        help="another model to learn from, besides the captions (distillation)",
+    )
+    parser.add_argument(
+        "--teach",
+        choices=["both", "images", "texts"],
+        default="both",
+        help="what it teaches: which pictures fit which captions, which pictures are alike, or "
+        "which captions are (default %(default)s)",
+    )
+    parser.add_argument(
+        "--teacher-weight",
+        type=float,
+        default=1.0,
+        metavar="WEIGHT",
+        help="how much the teacher counts against the captions (default 1)",
+    )
+    parser.add_argument(
+        "--last-epoch-size",
+        type=int,
+        metavar="PIXELS",
+        help="one more epoch with pictures of this size, as CLIP's at 336; the exported model "
+        "takes that size",
+    )
+    parser.add_argument(
+        "--ema",
+        type=float,
+        default=0.0,
+        metavar="DECAY",
+        help="keep the running mean of the weights instead of the last ones, 0.999 for example",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "f32", "bf16"],
+        help="of the towers' arithmetic (auto: bf16 on a GPU that has it, else f32)",
+    )
+    parser.add_argument(
+        "--checkpoint-blocks",
+        action="store_true",
+        help="keep less of each transformer block and compute it again: less memory, more time",
+    )
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], help="where to train (auto: a GPU if any)"
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of each process (default: the cores, shared)"
     )
 
 
 def _run(arguments: Namespace) -> int:
-    for name in ("epochs", "batch_size"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UsageError(reason=f"--{name.replace('_', '-')} must be at least 1, not {value}")
-    if arguments.chunk < 0:
-        raise UsageError(reason=f"--chunk must be at least 0, not {arguments.chunk}")
-    for name in ("max_forgetting", "keep_close"):
-        value = getattr(arguments, name)
-        if not value >= 0:
-            raise UsageError(reason=f"--{name.replace('_', '-')} must be at least 0, not {value}")
-    if not 0 < arguments.layer_decay <= 1:
-        raise UsageError(reason=f"--layer-decay must lie in (0, 1], not {arguments.layer_decay}")
+    _check(arguments)
     settings = resolve(vars(arguments))
     import torch
 
+    from training.captions.rows import Columns
+    from training.data import CaptionSource
+    from training.device import choose_device, choose_precision
     from training.loop import Interrupted
     from training.run import Options, fine_tune
+    from training.team import join_team, processes_here
+    from training.views import Cut
 
-    torch.set_num_threads(settings.thread_count)
+    torch.set_num_threads(settings.threads or max(1, settings.thread_count // processes_here()))
+    device = choose_device(settings)
     options = Options(
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
@@ -160,28 +252,80 @@ def _run(arguments: Namespace) -> int:
         keep_close=arguments.keep_close,
         layer_decay=arguments.layer_decay,
         chunk=arguments.chunk,
+        cut=Cut(arguments.crop_scale, arguments.aspect_jitter, arguments.flip),
+        ema=arguments.ema,
+        precision=choose_precision(settings, device),
+        checkpoint_blocks=arguments.checkpoint_blocks,
+        teacher=arguments.teacher,
+        teach=arguments.teach,
+        teacher_weight=arguments.teacher_weight,
+        last_epoch_size=arguments.last_epoch_size,
     )
-    progress = _Progress()
+    source = CaptionSource(
+        tuple(path.expanduser().absolute() for path in arguments.captions),
+        settings.library if arguments.from_library else None,
+        Columns(arguments.image_column, arguments.caption_column),
+    )
+    if arguments.estimate:
+        with join_team(device) as team:
+            _estimate(arguments, source, options, settings, team)
+        return errors.DONE
+    progress = Progress(trainings=1 if arguments.keep_held_out else 2)
     stopping: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _frame: stopping.append(number))
     try:
-        report = fine_tune(
-            arguments.captions.expanduser().absolute(),
-            arguments.out.expanduser().absolute(),
-            _start_from(arguments),
-            options=options,
-            settings=settings,
-            tell=say,
-            on_step=progress.show,
-            should_stop=lambda: bool(stopping),
-        )
+        with join_team(device) as team:
+            report = fine_tune(
+                source,
+                arguments.out.expanduser().absolute(),
+                _start_from(arguments),
+                options=options,
+                settings=settings,
+                tell=say,
+                on_step=progress.show,
+                should_stop=lambda: bool(stopping),
+                team=team,
+            )
     except Interrupted:
         say("\nStopped and saved. The same command continues from here.")
         return errors.INTERRUPTED
     finally:
         signal.signal(signal.SIGINT, before)
-    _tell(report, as_json=arguments.json)
+    if team.leads:
+        tell_report(report, as_json=arguments.json)
     return errors.DONE
+
+
+def _check(arguments: Namespace) -> None:
+    """UsageError for values that cannot be used."""
+    for name in ("epochs", "batch_size"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UsageError(reason=f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    if arguments.chunk < 0:
+        raise UsageError(reason=f"--chunk must be at least 0, not {arguments.chunk}")
+    if not 0 <= arguments.ema < 1:
+        raise UsageError(reason=f"--ema must lie in [0, 1), not {arguments.ema}")
+    if arguments.last_epoch_size is not None and arguments.last_epoch_size < 1:
+        raise UsageError(
+            reason=f"--last-epoch-size must be at least 1, not {arguments.last_epoch_size}"
+        )
+    for name in ("max_forgetting", "keep_close", "teacher_weight"):
+        value = getattr(arguments, name)
+        if not value >= 0:
+            raise UsageError(reason=f"--{name.replace('_', '-')} must be at least 0, not {value}")
+    if not 0 < arguments.layer_decay <= 1:
+        raise UsageError(reason=f"--layer-decay must lie in (0, 1], not {arguments.layer_decay}")
+    if not arguments.captions and not arguments.from_library:
+        raise UsageError(reason="Nothing to learn from: give --captions FILE or --from-library")
+    if arguments.out is None and not arguments.estimate:
+        raise UsageError(reason="Where is the run to be kept? Give --out FOLDER, or --estimate")
+    if not 0 < arguments.crop_scale <= 1:
+        raise UsageError(reason=f"--crop-scale must lie in (0, 1], not {arguments.crop_scale}")
+    if not 1 <= arguments.aspect_jitter <= 4:
+        raise UsageError(
+            reason=f"--aspect-jitter must lie in [1, 4], not {arguments.aspect_jitter}"
+        )
 
 
 def _start_from(arguments: Namespace) -> str:
@@ -198,60 +342,15 @@ def _start_from(arguments: Namespace) -> str:
     return "embedded" if model == "auto" else model
 
 
-def _tell(report: RunReport, *, as_json: bool) -> None:
-    if as_json:
-        print_json(asdict(report))
-        return
-    print(f"On {report.held_out} held-out pictures, captions that find theirs:")
-    print(f"{'':<12}{'first':>8}{'in 5':>8}{'in 10':>8}{'median rank':>14}")
-    for name, found in (("before", report.before), ("after", report.after)):
-        shares = "".join(f"{found.text_to_image[k]:>7.1f}%" for k in (1, 5, 10))
-        print(f"{name:<12}{shares}{found.median_rank:>14.1f}")
-    guard = report.forgetting
-    print(f"\nEverything else, recall@10: {guard.before:.1f}% before, {guard.after:.1f}% after")
-    print(f"  measured on {guard.trust}")
-    if report.export is None:
-        print(
-            "\nNothing was learned that could be kept: every mixture of the old and the new\n"
-            "weights either finds your pictures less well or forgets more than "
-            f"{guard.max_forgetting:g} points.\nThe old model stays as it is."
-        )
-        return
-    print(
-        f"  {report.alpha:.0%} of what was learned is mixed in; all of it would have left "
-        f"{guard.unguarded:.1f}%"
+def _estimate(
+    arguments: Namespace, source: CaptionSource, options: Options, settings: Settings, team: Team
+) -> None:
+    from training.estimate import estimate_run
+
+    found = estimate_run(
+        source, _start_from(arguments), options=options, settings=settings, tell=say, team=team
     )
-    print(f"\nThe model: {report.export}")
-    print(f"Use it:    clipsearch index --model local-dir:{report.export}")
-
-
-class _Progress:
-    """Steps, loss and time left, on stderr."""
-
-    def __init__(self) -> None:
-        self._phase = ""
-        self._started = self._shown_at = time.monotonic()
-        self._first = 0
-
-    def show(self, phase: str, step: Step) -> None:
-        now = time.monotonic()
-        if phase != self._phase:
-            self._phase, self._started, self._first = phase, now, step.step
-            self._shown_at = 0.0
-        is_last = step.step == step.steps
-        every = 0.2 if sys.stderr.isatty() else _LINE_EVERY_S
-        if now - self._shown_at < every and not is_last:
-            return
-        self._shown_at = now
-        pace = (now - self._started) / max(1, step.step - self._first)
-        left = f"{pace * (step.steps - step.step):.0f} s left" if step.step > self._first else ""
-        what = "judging" if phase == "judge" else "final"
-        text = f"{what} step {step.step}/{step.steps}  loss {step.loss:.3f}  {left}"
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{text}\x1b[K" + ("\n" if is_last else ""))
-            sys.stderr.flush()
-        else:
-            say(text)
+    tell_estimate(found, as_json=arguments.json)
 
 
 train = Command(_configure, _run)

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from clipsearch.vectors import Matrix
 
 CUTOFFS = (1, 5, 10)
+_BLOCK = 2048  # texts and pictures whose similarities are held at once: 16 MB
+_PAIRS = 4096  # close pairs that are computed again at once
+
+Ranks = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class Retrieval:
 
     ``text_to_image``: of all captions, how many find their picture among the first k pictures.
     ``mean_reciprocal_rank``: of the captions' own pictures.
-    ``image_to_text``: of all pictures, how many have one of their captions among the first k.
+    ``image_to_text``: of all pictures, how many have one of their captions among the first k;
+    ``image_median_rank`` is that of the best of them.
     """
 
     pictures: int
@@ -28,6 +33,7 @@ class Retrieval:
     image_to_text: dict[int, float]
     median_rank: float
     mean_reciprocal_rank: float
+    image_median_rank: float = 0.0
 
     def as_record(self) -> dict[str, object]:
         return asdict(self)
@@ -36,36 +42,101 @@ class Retrieval:
 def evaluate_retrieval(images: Matrix, texts: Matrix, owner: Sequence[int]) -> Retrieval:
     """``images`` (n, dim) and ``texts`` (m, dim), unit rows; text j belongs to image ``owner[j]``.
 
-    Pictures may have several captions each. Ties count against us: a right answer that scores the
-    same as wrong ones is ranked after them.
+    Pictures may have several captions each. Those without any can be found by mistake, and are
+    not asked for their captions. Ties count against us: a right answer that scores the same as
+    wrong ones is ranked after them.
     """
-    owners = np.asarray(owner)
-    scores = texts @ images.T
-    text_ranks = rank_own(images, texts, owner)
-    image_ranks = np.array([_best_rank(scores[:, i], owners == i) for i in range(len(images))])
+    return summarise(*rank_both(images, texts, owner), pictures=len(images))
+
+
+def summarise(text_ranks: Ranks, image_ranks: Ranks, *, pictures: int) -> Retrieval:
+    """The figures of ranks as ``rank_both`` gives them."""
     return Retrieval(
-        pictures=len(images),
-        captions=len(texts),
+        pictures=pictures,
+        captions=len(text_ranks),
         text_to_image=_recall(text_ranks),
         image_to_text=_recall(image_ranks),
         median_rank=float(np.median(text_ranks)),
         mean_reciprocal_rank=round(float((1 / text_ranks).mean()), 4),
+        image_median_rank=float(np.median(image_ranks)),
     )
 
 
-def rank_own(images: Matrix, texts: Matrix, owner: Sequence[int]) -> NDArray[np.int64]:
+def rank_own(images: Matrix, texts: Matrix, owner: Sequence[int]) -> Ranks:
     """(m,): where each text finds its own image among all, from 1 on; ties count against it."""
-    scores = texts @ images.T
-    own = scores[np.arange(len(texts)), np.asarray(owner)]
-    ranks: NDArray[np.int64] = (scores >= own[:, None]).sum(axis=1)
-    return ranks
+    return rank_both(images, texts, owner)[0]
 
 
-def _best_rank(scores: NDArray[np.float32], is_own: NDArray[np.bool_]) -> int:
-    """The rank of a picture's best caption among all captions."""
-    best = scores[is_own].max()
-    return int((scores[~is_own] >= best).sum()) + 1
+def rank_both(
+    images: Matrix, texts: Matrix, owner: Sequence[int], *, block: int = _BLOCK
+) -> tuple[Ranks, Ranks]:
+    """(m,) where each text finds its own image, and where each image finds its first own text.
+
+    The second has an entry for each image that has texts, in ascending order. The similarities are
+    never held as a whole: ``block`` x ``block`` of them at a time, in float32. Those too close to
+    the right one to be told from it in float32 are computed again in float64, so that the ranks
+    are those of the full float64 matrix, and equal vectors tie wherever the blocks end.
+    """
+    owners = np.asarray(owner, dtype=np.int64)
+    own = _dots(texts, images, np.arange(len(texts)), owners)
+    best = np.full(len(images), -np.inf)
+    np.maximum.at(best, owners, own)
+    asked = np.flatnonzero(np.isfinite(best))
+    doubt = _doubt(texts, images)
+    text_ranks = np.zeros(len(texts), np.int64)
+    image_ranks = np.ones(len(images), np.int64)
+    for row in range(0, len(texts), block):
+        rows = slice(row, row + block)
+        of_rows = owners[rows]
+        for column in range(0, len(images), block):
+            columns = slice(column, column + block)
+            scores = texts[rows] @ images[columns].T
+            vectors = texts[rows], images[columns]
+            text_ranks[rows] += _at_least(scores, own[rows, None], doubt, vectors).sum(axis=1)
+            ahead = _at_least(scores, best[None, columns], doubt, vectors)
+            inside = np.flatnonzero((of_rows >= column) & (of_rows < column + scores.shape[1]))
+            ahead[inside, of_rows[inside] - column] = False
+            image_ranks[columns] += ahead.sum(axis=0)
+    return text_ranks, image_ranks[asked]
 
 
-def _recall(ranks: NDArray[np.int64]) -> dict[int, float]:
+def _doubt(texts: Matrix, images: Matrix) -> np.float32:
+    """How far two float32 similarities may be from their order in float64.
+
+    A sum of d products is off by at most d * 2^-24 of the product of both lengths (Higham 2002,
+    section 3.1); twice that, since the bar is rounded, too.
+    """
+    lengths = [float(np.linalg.norm(rows, axis=1).max(initial=0)) for rows in (texts, images)]
+    return np.float32(2 * (texts.shape[1] + 1) * 2.0**-24 * lengths[0] * lengths[1])
+
+
+def _at_least(
+    scores: NDArray[np.float32],
+    bar: NDArray[np.float64],
+    doubt: np.float32,
+    vectors: tuple[Matrix, Matrix],
+) -> NDArray[np.bool_]:
+    """Where the similarity of ``vectors`` is no less than ``bar``, as float64 has it."""
+    bar32 = bar.astype(np.float32)
+    found: NDArray[np.bool_] = scores > bar32 + doubt
+    close = np.argwhere((scores >= bar32 - doubt) & ~found)
+    wide = np.broadcast_to(bar, scores.shape)
+    for start in range(0, len(close), _PAIRS):
+        row, column = close[start : start + _PAIRS].T
+        found[row, column] = _dots(*vectors, row, column) >= wide[row, column]
+    return found
+
+
+def _dots(
+    texts: Matrix, images: Matrix, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """The similarities of pairs in float64, each by itself: equal vectors get equal ones."""
+    found = np.empty(len(rows))
+    for start in range(0, len(rows), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        found[part] = (texts[rows[part]].astype(np.float64) * images[columns[part]]).sum(axis=1)
+    return found
+
+
+def _recall(ranks: Ranks) -> dict[int, float]:
     return {k: round(100 * float((ranks <= k).mean()), 2) for k in CUTOFFS}

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from clipsearch.encoders.openclip import OpenClipModel
 from clipsearch.vectors import Matrix, unit_rows
-from training.data import CaptionedPicture, Views
+from training.data import CaptionedPicture
 from training.evaluation import Retrieval, evaluate_retrieval, rank_own
+from training.examples import Answers
 from training.general_texts import general_texts
 from training.towers import encode_pictures, encode_texts
+from training.views import Views
 
 Weights = dict[str, torch.Tensor]
 _K = 10
@@ -73,6 +75,12 @@ class Kept:
             self._images = encode_pictures(self._loaded, self._views)
         return self._recall(encode_texts(self._loaded, self._probe.texts))
 
+    def turn_to(self, loaded: OpenClipModel) -> None:
+        """Goes on with another model of the same origin, whose pictures may have another size."""
+        if loaded is not self._loaded:
+            self._loaded = loaded
+            self._views = Views(self._probe.pictures, loaded.preprocessing)
+
     def _recall(self, texts: Matrix) -> float:
         if self._shares is None:
             owner = self._probe.owner or ()
@@ -89,22 +97,32 @@ class Exam:
     def __init__(
         self, loaded: OpenClipModel, pictures: Sequence[CaptionedPicture], *, images_move: bool
     ) -> None:
-        self._loaded, self._move = loaded, images_move
-        self._views = Views(pictures, loaded.preprocessing)
-        self._texts = [caption for picture in pictures for caption in picture.captions]
-        self._owner = [place for place, picture in enumerate(pictures) for _ in picture.captions]
+        self._loaded, self._move, self._pictures = loaded, images_move, pictures
+        self.views = Views(pictures, loaded.preprocessing)
+        self.texts = [caption for picture in pictures for caption in picture.captions]
+        self.owner = [place for place, picture in enumerate(pictures) for _ in picture.captions]
         self._images: Matrix | None = None
+
+    def turn_to(self, loaded: OpenClipModel) -> None:
+        """Goes on with another model of the same origin, whose pictures may have another size."""
+        if loaded is not self._loaded:
+            self._loaded = loaded
+            self.views = Views(self._pictures, loaded.preprocessing)
 
     def sit(self) -> tuple[Retrieval, NDArray[np.int64]]:
         """Retrieval among these pictures alone with the weights that the model has now.
 
         Also the rank of its own picture for each caption, (captions,).
         """
+        now = self.answers()
+        found = evaluate_retrieval(now.images, now.texts, self.owner)
+        return found, rank_own(now.images, now.texts, self.owner)
+
+    def answers(self) -> Answers:
+        """The vectors of the pictures and captions with the weights that the model has now."""
         if self._images is None or self._move:
-            self._images = encode_pictures(self._loaded, self._views)
-        texts = encode_texts(self._loaded, self._texts)
-        found = evaluate_retrieval(self._images, texts, self._owner)
-        return found, rank_own(self._images, texts, self._owner)
+            self._images = encode_pictures(self._loaded, self.views)
+        return Answers(self._images, encode_texts(self._loaded, self.texts))
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,16 @@ from training.lora import add_lora
 _BLOCK = re.compile(r"\.(?:resblocks|layers?|blocks|h)\.?(\d+)\.")
 _TOP = ("attnpool.", "attn_pool.", "ln_post", "ln_final", "proj", "head.")
 _STEM = ("embed", "conv1", "conv2", "conv3", "bn1", "bn2", "bn3", "ln_pre")
-CHOICES = "all, text, projection, last:N, lora or lora:RANK"
+CHOICES = "all, text, images, projection, last:N, lora or lora:RANK"
 
 
 def check_learn(learn: str) -> str:
     """The same text, or TrainingError if it is no way to learn."""
     kind, _, number = learn.partition(":")
     numbered = number.isdecimal() and int(number) > 0
-    if learn in ("all", "text", "projection", "lora") or (kind in ("last", "lora") and numbered):
+    if learn in ("all", "text", "images", "projection", "lora") or (
+        kind in ("last", "lora") and numbered
+    ):
         return learn
     raise TrainingError(reason=f"--learn takes {CHOICES}, not '{learn}'")
 
@@ -32,12 +34,17 @@ def images_move(learn: str) -> bool:
     return learn != "text"
 
 
+def texts_move(learn: str) -> bool:
+    """Whether texts get other vectors by it."""
+    return learn != "images"
+
+
 def prepare_layers(model: nn.Module, learn: str) -> None:
     """Leaves only what ``learn`` names with gradients; the temperature always has them.
 
-    ``all``; ``text``: the image tower is locked (LiT, Zhai et al. 2022); ``projection``: what comes
-    after the last block of each tower; ``last:N``: that and the last N blocks of each tower;
-    ``lora[:RANK]``: see lora.py.
+    ``all``; ``text``: the image tower is locked (LiT, Zhai et al. 2022); ``images``: the text tower
+    is; ``projection``: what comes after the last block of each tower; ``last:N``: that and the last
+    N blocks of each tower; ``lora[:RANK]``: see lora.py.
     """
     kind, _, number = check_learn(learn).partition(":")
     if kind == "lora":
@@ -46,6 +53,9 @@ def prepare_layers(model: nn.Module, learn: str) -> None:
     elif kind == "text":
         visual: Any = model.visual
         visual.requires_grad_(False)
+    elif kind == "images":
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith("visual."))
     elif kind in ("projection", "last"):
         deepest = int(number or 0)
         above = depths(model)

@@ -88,3 +88,27 @@ def feature_distillation(student: Tensor, teacher: Tensor) -> Tensor:
     distance, which is twice this for unit rows). No gradient flows to the teacher.
     """
     return (1 - (student * teacher.detach()).sum(dim=1)).mean()
+
+
+def bag_of_words_loss(logits: Tensor, words: Tensor) -> Tensor:
+    """How badly a picture predicts the words of its caption, in any order.
+
+    -1/n sum over i of 1/k_i sum over the k_i words w of caption i of log softmax(logits_i)_w: the
+    baseline "bag of words prediction" of CLIP's Figure 2 (section 2.3), with the
+    multi-class logistic loss of Joulin et al. 2016. ``logits`` (n, vocabulary) are the picture's
+    scores of all words, ``words`` (n, vocabulary) bool which of them the caption has; a caption
+    without any counts nothing.
+    """
+    share = words.to(logits.dtype) / words.sum(dim=1, keepdim=True).clamp(min=1)
+    return -(share * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def bag_of_words_scores(logits: Tensor, words: Tensor) -> Tensor:
+    """(n, m): how well each of m texts fits each of n pictures, for zero-shot classification.
+
+    The mean of log softmax(logits) over a text's words; ``logits`` (n, vocabulary) and ``words``
+    (m, vocabulary) as in ``bag_of_words_loss``. A text of unknown words alone fits nothing: -inf.
+    """
+    counts = words.sum(dim=1)
+    scores = F.log_softmax(logits, dim=1) @ words.to(logits.dtype).T / counts.clamp(min=1)
+    return scores.masked_fill(counts == 0, float("-inf"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from clipsearch.errors import CaptionFileError, ImageError, LibraryNotFoundError
 from clipsearch.library import Library
 from clipsearch.library.records import PICTURE
+from training.captions.images import ImageFile
 from training.data import CaptionedPicture, checked_hash, read_captions
 from training.forgetting import Probe
 from training.general_texts import general_texts
@@ -20,7 +21,12 @@ _TEXTS = 200
 
 
 def find_probe(
-    file: Path | None, library: Path | None, learnt: Sequence[CaptionedPicture], seed: int
+    file: Path | None,
+    library: Path | None,
+    learnt: Sequence[CaptionedPicture],
+    seed: int,
+    *,
+    spill_in: Path | None = None,
 ) -> Probe:
     """The best probe that is at hand: a caption file, else the library's other photos, else texts.
 
@@ -29,7 +35,7 @@ def find_probe(
     """
     known = {picture.content_hash for picture in learnt}
     if file is not None:
-        found = [p for p in read_captions(file).pictures if p.content_hash not in known]
+        found = [p for p in read_captions(file, spill_in).pictures if p.content_hash not in known]
         if len(found) < 2:
             raise CaptionFileError(
                 path=file,
@@ -88,5 +94,5 @@ def _library_pictures(library: Path, known: set[str], seed: int) -> list[Caption
         if item in paths and items[item].kind == PICTURE and content not in known:
             with suppress(ImageError):  # gone or damaged since it was indexed
                 if checked_hash(paths[item][0]) == content:
-                    chosen.append(CaptionedPicture(paths[item][0], content, ()))
+                    chosen.append(CaptionedPicture(ImageFile(paths[item][0]), content, ()))
     return chosen

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,27 @@ from torch.nn import Module
 
 from clipsearch.config import Settings
 from clipsearch.encoders.openclip import OpenClipModel, load_openclip
-from clipsearch.errors import StorageError, TrainingError
-from training.data import read_captions, split_by_content
+from clipsearch.errors import TrainingError
+from training.data import (
+    MOST_COMPARED,
+    CaptionedPicture,
+    CaptionSet,
+    CaptionSource,
+    read_captions,
+    split_by_content,
+)
 from training.evaluation import Retrieval
+from training.examples import Example, find_examples
 from training.export import export_model
 from training.forgetting import Exam, Kept, Mixture, Weights, choose, copy_weights, mix
 from training.layers import check_learn, images_move
-from training.loop import Recipe, Step, train
+from training.loop import Recipe, Step
+from training.phases import Phases
 from training.probing import find_probe
+from training.reporting import write_reports
+from training.run_folder import SKIPPED, RunFolder
+from training.team import ALONE, Team
+from training.views import Cut
 
 # Below, a picture more or less decides the figures.
 ENOUGH_TO_JUDGE = 50
@@ -55,6 +67,14 @@ class Options:
     keep_close: float = 0.0
     layer_decay: float = 1.0
     chunk: int = 0
+    cut: Cut = field(default_factory=Cut)
+    ema: float = 0.0
+    precision: str = "f32"
+    checkpoint_blocks: bool = False
+    teacher: str | None = None  # address
+    teach: str = "both"
+    teacher_weight: float = 1.0
+    last_epoch_size: int | None = None  # pixels
 
 
 @dataclass(frozen=True)
@@ -87,11 +107,12 @@ class RunReport:
     alpha: float
     forgetting: Guarded
     mixtures: tuple[Mixture, ...]
+    trained_on_all: bool  # what is exported has also learnt the held-out pictures
     export: Path | None
 
 
 def fine_tune(
-    captions: Path,
+    captions: Path | CaptionSource,
     out: Path,
     address: str,
     *,
@@ -100,30 +121,27 @@ def fine_tune(
     tell: Tell,
     on_step: Callable[[str, Step], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    team: Team = ALONE,
 ) -> RunReport:
     """Trains on most pictures and judges on the rest; then trains what is exported on all of them.
 
     With ``keep_held_out`` the judged model itself is exported. A folder that holds an interrupted
-    run of the same recipe is continued. Raises CaptionFileError, ModelError, CheckpointError,
+    run of the same recipe is continued. Every process of a ``team`` calls this; the first alone
+    speaks, writes and decides. Raises CaptionFileError, ModelError, CheckpointError,
     StorageError, and loop.Interrupted after saving.
     """
-    if not 0 < options.val_fraction < 1:
-        raise TrainingError(
-            reason=f"--val-fraction must lie between 0 and 1, not {options.val_fraction}"
-        )
-    found = read_captions(captions)
-    learning, held_out = split_by_content(found.pictures, options.val_fraction, options.seed)
-    if not held_out:
-        raise TrainingError(
-            reason=f"{len(found.pictures)} pictures are too few to hold any out: give at least 3"
-        )
-    for row in found.skipped[:10]:
-        tell(f"{captions}:{row.line}: skipped: {row.reason}")
-    if len(found.skipped) > 10:
-        tell(f"... and {len(found.skipped) - 10} more rows skipped")
-    loaded = load_openclip(address, settings=settings)
-    recipe = choose_recipe(len(found.pictures), options)
-    _prepare_folder(out, captions, loaded, recipe, options)
+    source = CaptionSource((captions,)) if isinstance(captions, Path) else captions
+    tell = tell if team.leads else _silent
+    found, learning, held_out = gather(source, options, tell, spill_in=out)
+    loaded, teacher = load_models(address, options.teacher, settings, team)
+    recipe = choose_recipe(len(found.pictures), options, teacher)
+    folder = RunFolder(out)
+    phases = Phases(
+        loaded, recipe, folder, options.last_epoch_size, teacher, team, on_step, should_stop
+    )
+    start, old = phases.start()
+    if team.leads:
+        folder.prepare(_config(source, loaded, recipe, options), found.skipped)
     tell(
         f"{len(learning)} pictures to learn from, {len(held_out)} held out; "
         f"{recipe.steps} steps of {min(recipe.batch_size, len(learning))}; learning: {recipe.learn}"
@@ -134,38 +152,35 @@ def fine_tune(
             "differences apart."
         )
 
-    def follow(phase: str) -> Callable[[Step], None]:
-        def heard(step: Step) -> None:
-            _append(out / "metrics.jsonl", {"phase": phase, **asdict(step)})
-            if on_step is not None:
-                on_step(phase, step)
-
-        return heard
-
     library = settings.library if settings.library.exists() else None
-    probe = find_probe(options.probe, library, found.pictures, options.seed)
+    probe = find_probe(options.probe, library, found.pictures, options.seed, spill_in=out)
     tell(f"So that nothing else is forgotten, watched over: {probe.trust}.")
     moves = images_move(recipe.learn)
     kept = Kept(loaded, probe, images_move=moves)
     exam = Exam(loaded, held_out, images_move=moves)
     before, _ = exam.sit()
-    old = copy_weights(loaded.model)
-    judged = out / "checkpoint-judged"
-    train(loaded, learning, recipe, judged, tell=follow("judge"), should_stop=should_stop)
-    new = copy_weights(loaded.model)
-    mixtures, ranks = _mixtures(loaded.model, old, new, exam, kept, moves)
+    at_first = exam.answers()
+    learned = phases.learn(learning, "judged", "judge")
+    exam.turn_to(learned)
+    kept.turn_to(learned)
+    new = copy_weights(learned.model)
+    mixtures, ranks = _mixtures(learned.model, old, new, exam, kept, moves)
     chosen = choose(mixtures, ranks, kept.before, options.max_forgetting)
-    alpha, recall = chosen.alpha, chosen.kept
-    if alpha and not options.keep_held_out:
-        loaded.model.load_state_dict(old)
-        final = out / "checkpoint-final"
-        train(loaded, found.pictures, recipe, final, tell=follow("final"), should_stop=should_stop)
-        alpha, recall = _largest_safe(loaded.model, old, kept, alpha, options.max_forgetting)
-    else:
-        mix(loaded.model, old, new, alpha)
+    alpha, recall = team.agree((chosen.alpha, chosen.kept))
+    mix(learned.model, old, new, alpha)
+    examples: list[Example] = []
+    if alpha and team.leads:
+        examples = find_examples(exam.texts, exam.owner, at_first, exam.answers())
+    on_all = bool(alpha) and not options.keep_held_out
+    if on_all:
+        loaded.model.load_state_dict(start)
+        learned = phases.learn(found.pictures, "final", "final")
+        kept.turn_to(learned)
+        safe = _largest_safe(learned.model, old, kept, alpha, options.max_forgetting)
+        alpha, recall = team.agree(safe)
     export = out / "export" if alpha else None
-    if export is not None:
-        export_model(export, loaded.model.state_dict(), loaded.model_cfg, loaded.preprocess_cfg)
+    if export is not None and team.leads:
+        export_model(export, learned.model.state_dict(), learned.model_cfg, learned.preprocess_cfg)
     report = RunReport(
         pictures=len(found.pictures),
         held_out=len(held_out),
@@ -184,13 +199,52 @@ def fine_tune(
             unguarded=mixtures[-1].kept,
         ),
         mixtures=mixtures,
+        trained_on_all=on_all,
         export=export,
     )
-    _write(out / "report.json", {**asdict(report), "export": export and str(export)})
+    if team.leads:
+        write_reports(folder, report, source, found, loaded, recipe, exam, examples)
     return report
 
 
-def choose_recipe(pictures: int, options: Options) -> Recipe:
+def load_models(
+    address: str, teacher: str | None, settings: Settings, team: Team
+) -> tuple[OpenClipModel, OpenClipModel | None]:
+    """What learns, where the team computes, and its teacher if there is one."""
+    loaded = load_openclip(address, settings=settings)
+    loaded.model.to(team.device)
+    return loaded, load_openclip(teacher, settings=settings) if teacher else None
+
+
+def gather(
+    source: CaptionSource, options: Options, tell: Tell, *, spill_in: Path | None = None
+) -> tuple[CaptionSet, list[CaptionedPicture], list[CaptionedPicture]]:
+    """Reads and splits what is to be learnt: all, those to learn from, those held out."""
+    if not 0 < options.val_fraction < 1:
+        raise TrainingError(
+            reason=f"--val-fraction must lie between 0 and 1, not {options.val_fraction}"
+        )
+    found = read_captions(source, spill_in)
+    learning, held_out = split_by_content(found.pictures, options.val_fraction, options.seed)
+    if not held_out:
+        raise TrainingError(
+            reason=f"{len(found.pictures)} pictures are too few to hold any out: give at least 3 "
+            "different ones"
+        )
+    for row in found.skipped[:10]:
+        tell(f"{row.where}: skipped: {row.reason}")
+    if len(found.skipped) > 10:
+        tell(f"... and {len(found.skipped) - 10} more rows skipped, all in {SKIPPED} of the run")
+    if found.near_copies:
+        tell(f"{found.near_copies} pictures are copies of others, resized or re-encoded: kept on "
+             "the same side of the split")  # fmt: skip
+    if len(found.pictures) > MOST_COMPARED:
+        tell(f"Over {MOST_COMPARED:,} pictures: copies that were resized or re-encoded are not "
+             "looked for, only identical files")  # fmt: skip
+    return found, learning, held_out
+
+
+def choose_recipe(pictures: int, options: Options, teacher: OpenClipModel | None = None) -> Recipe:
     """Fills what the person left open, by how many pictures there are."""
     learn = check_learn(options.learn or ("text" if pictures <= LOCK_IMAGES_UP_TO else "all"))
     per_epoch = max(1, -(-pictures // options.batch_size))
@@ -208,21 +262,30 @@ def choose_recipe(pictures: int, options: Options) -> Recipe:
         keep_close=options.keep_close,
         layer_decay=options.layer_decay,
         chunk=options.chunk,
+        cut=options.cut,
+        ema=options.ema,
+        precision=options.precision,
+        checkpoint_blocks=options.checkpoint_blocks,
+        teacher=teacher.weights_sha256 if teacher else "",
+        teach=options.teach,
+        teacher_weight=options.teacher_weight,
     )
+
+
+def alphas_to_measure(images_move: bool) -> list[float]:
+    """The shares of the new weights that are tried: fewer where pictures must be encoded."""
+    return [tenths / 10 for tenths in range(0, 11, 2 if images_move else 1)]
 
 
 def _mixtures(
     model: Module, old: Weights, new: Weights, exam: Exam, kept: Kept, moves: bool
 ) -> tuple[tuple[Mixture, ...], list[NDArray[np.int64]]]:
-    """What is measured at each alpha, ascending, and the held-out captions' ranks.
-
-    There are fewer of them where pictures must be encoded.
-    """
+    """What is measured at each alpha, ascending, and the held-out captions' ranks."""
     mixtures, all_ranks = [], []
-    for tenths in range(0, 11, 2 if moves else 1):
-        mix(model, old, new, tenths / 10)
+    for alpha in alphas_to_measure(moves):
+        mix(model, old, new, alpha)
         own, ranks = exam.sit()
-        mixtures.append(Mixture(tenths / 10, own, kept.now()))
+        mixtures.append(Mixture(alpha, own, kept.now()))
         all_ranks.append(ranks)
     return tuple(mixtures), all_ranks
 
@@ -245,29 +308,19 @@ def _largest_safe(
     return 0.0, kept.before
 
 
-def _prepare_folder(
-    out: Path, captions: Path, loaded: OpenClipModel, recipe: Recipe, options: Options
-) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            path=out, reason=error.strerror or error, advice="choose another place: --out FOLDER"
-        ) from error
-    config = {
-        "captions": str(captions),
+def _config(
+    source: CaptionSource, loaded: OpenClipModel, recipe: Recipe, options: Options
+) -> dict[str, object]:
+    return {
+        "captions": [str(path) for path in source.paths],
+        "from_library": source.library and str(source.library),
+        "columns": asdict(source.columns),
         "model": loaded.address,
         "weights_sha256": loaded.weights_sha256,
         "recipe": asdict(recipe),
         "options": {**asdict(options), "probe": options.probe and str(options.probe)},
     }
-    _write(out / "config.json", config)
 
 
-def _write(path: Path, record: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _append(path: Path, record: Mapping[str, object]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+def _silent(_: str) -> None:
+    """What a process says that does not lead."""

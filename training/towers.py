@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from open_clip.transformer import TextTransformer
 from torch import Tensor
+from torch.nn import functional as F
 
 from clipsearch.encoders.openclip import OpenClipModel
 from clipsearch.encoders.preprocessing import Preprocessing
 from clipsearch.vectors import Matrix, Pixels
-from training.data import Views
+from training.views import Views
 
 _AT_ONCE = 32
 
@@ -21,8 +22,8 @@ _AT_ONCE = 32
 def image_vectors(loaded: OpenClipModel, pixels: Pixels) -> Tensor:
     """(n, 3, h, w) uint8 to (n, dim) unit rows."""
     model: Any = loaded.model
-    vectors: Tensor = model.encode_image(normalised(pixels, loaded.preprocessing), normalize=True)
-    return vectors
+    given = normalised(pixels, loaded.preprocessing).to(loaded.device)
+    return _unit(model.encode_image(given, normalize=False))
 
 
 def text_vectors(loaded: OpenClipModel, texts: Sequence[str]) -> Tensor:
@@ -32,20 +33,22 @@ def text_vectors(loaded: OpenClipModel, texts: Sequence[str]) -> Tensor:
     longest text of the batch cannot matter and is not computed.
     """
     model: Any = loaded.model
-    tokens = loaded.tokenizer(list(texts))
+    tokens = loaded.tokenizer(list(texts)).to(loaded.device)
     tower: Any = getattr(model, "text", None)
-    vectors: Tensor
     if not _may_be_cut(tower):
-        vectors = model.encode_text(tokens, normalize=True)
-        return vectors
+        return _unit(model.encode_text(tokens, normalize=False))
     longest = int(tokens.argmax(dim=1).max()) + 1
     mask = tower.attn_mask
     tower.attn_mask = mask[:longest, :longest]
     try:
-        vectors = model.encode_text(tokens[:, :longest], normalize=True)
+        return _unit(model.encode_text(tokens[:, :longest], normalize=False))
     finally:
         tower.attn_mask = mask
-    return vectors
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Rows of length 1, in float32 also where autocast computed them in less."""
+    return F.normalize(vectors.float(), dim=-1)
 
 
 def _may_be_cut(tower: Any) -> bool:
@@ -68,7 +71,9 @@ def encode_pictures(loaded: OpenClipModel, views: Views) -> Matrix:
     """(n, dim) float32 unit rows of pictures as they will be indexed, in evaluation mode."""
     loaded.model.eval()
     with torch.no_grad():
-        rows = [image_vectors(loaded, views.whole(part)).numpy() for part in _parts(len(views))]
+        rows = [
+            image_vectors(loaded, views.whole(part)).cpu().numpy() for part in _parts(len(views))
+        ]
     return np.concatenate(rows)
 
 
@@ -81,7 +86,8 @@ def encode_texts(loaded: OpenClipModel, texts: Sequence[str]) -> Matrix:
     with torch.no_grad():
         for part in _parts(len(texts)):
             places = [order[place] for place in part]
-            rows[places] = text_vectors(loaded, [texts[place] for place in places]).numpy()
+            vectors = text_vectors(loaded, [texts[place] for place in places])
+            rows[places] = vectors.cpu().numpy()
     return rows
 
 

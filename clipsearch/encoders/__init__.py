@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clipsearch.encoders.addresses import resolve_address
+from clipsearch.encoders.identity import differences, model_parts
 from clipsearch.encoders.loading import (
     compile_encoder,
     is_compiled,
@@ -16,9 +17,11 @@ __all__ = [
     "Encoder",
     "ModelEntry",
     "compile_encoder",
+    "differences",
     "is_compiled",
     "known_models",
     "load_encoder",
     "may_use_compiled",
+    "model_parts",
     "resolve_address",
 ]

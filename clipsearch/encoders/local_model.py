@@ -20,6 +20,9 @@ from clipsearch.vectors import EmbeddingSpace
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+# What a tokenizer of the transformers library is made of, where a model folder brings one.
+_TOKENIZER_FILES = ("*token*", "vocab*", "merges.txt", "*.model", "*sentencepiece*")
+_TOKENIZER_SETTINGS = ("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode")
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _INTEGERS = frozenset({"I64", "I32", "BOOL", "U8"})
@@ -50,7 +53,28 @@ class LocalModel:
 
     def space(self) -> EmbeddingSpace:
         """The space of its vectors; reads the whole weights file once."""
-        return space_of(self.model_cfg, file_sha256(self.weights), self.preprocessing)
+        weights = file_sha256(self.weights)
+        return space_of(self.model_cfg, weights, self.preprocessing, self.tokenizer_sha256())
+
+    def tokenizer_sha256(self) -> str:
+        """The checksum of the tokenizer's own files, or "" where it is CLIP's, which has none."""
+        if not self.model_cfg["text_cfg"].get("hf_tokenizer_name"):
+            return ""
+        state = hashlib.sha256()
+        files = {file for pattern in _TOKENIZER_FILES for file in self.folder.glob(pattern)}
+        for file in sorted(files - {self.folder / CONFIG}):
+            state.update(f"{file.name} {file_sha256(file)}\n".encode())
+        return state.hexdigest()
+
+    def parts(self) -> dict[str, str]:
+        """Checksums of what the model's name in its space stands for, by part."""
+        text_cfg = self.model_cfg["text_cfg"]
+        words = {name: text_cfg[name] for name in _TOKENIZER_SETTINGS if name in text_cfg}
+        others = {name: value for name, value in text_cfg.items() if name not in words}
+        return {
+            "architecture": _digest({**self.model_cfg, "text_cfg": others}),
+            "tokenizer": _digest([words, self.tokenizer_sha256()]),
+        }
 
 
 def read_local_model(folder: Path, address: str) -> LocalModel:
@@ -87,16 +111,27 @@ def read_local_model(folder: Path, address: str) -> LocalModel:
 
 
 def space_of(
-    model_cfg: dict[str, Any], weights_sha256: str, preprocessing: Preprocessing
+    model_cfg: dict[str, Any],
+    weights_sha256: str,
+    preprocessing: Preprocessing,
+    tokenizer_sha256: str = "",
 ) -> EmbeddingSpace:
-    """The space of a model; a folder that is moved or renamed keeps its space."""
-    canonical = json.dumps(model_cfg, sort_keys=True, separators=(",", ":"))
+    """The space of a model; a folder that is moved or renamed keeps its space.
+
+    ``tokenizer_sha256`` is that of ``LocalModel``.
+    """
+    words = f"+{tokenizer_sha256[:16]}" if tokenizer_sha256 else ""
     return EmbeddingSpace(
-        model=f"open_clip:{hashlib.sha256(canonical.encode()).hexdigest()[:16]}",
+        model=f"open_clip:{_digest(model_cfg)}{words}",
         weights_sha256=weights_sha256,
         preprocess=preprocessing.identity(),
         dim=int(model_cfg["embed_dim"]),
     )
+
+
+def _digest(record: Any) -> str:
+    canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def file_sha256(path: Path) -> str:

@@ -49,7 +49,7 @@ _SUB_BATCH = 64  # pictures in one forward pass
 
 @dataclass(frozen=True)
 class OpenClipModel:
-    """A loaded dual encoder: eval mode, float32, on the CPU."""
+    """A loaded dual encoder: eval mode, float32, on the CPU until it is moved."""
 
     model: torch.nn.Module
     preprocess_cfg: dict[str, Any]
@@ -57,14 +57,21 @@ class OpenClipModel:
     address: str
     model_cfg: dict[str, Any]
     weights_sha256: str
+    tokenizer_sha256: str = ""  # of a folder's own tokenizer
 
     @property
     def preprocessing(self) -> Preprocessing:
         return Preprocessing.from_config(self.preprocess_cfg)
 
     @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
     def space(self) -> EmbeddingSpace:
-        return space_of(self.model_cfg, self.weights_sha256, self.preprocessing)
+        return space_of(
+            self.model_cfg, self.weights_sha256, self.preprocessing, self.tokenizer_sha256
+        )
 
 
 def load_openclip(address: str, *, settings: Settings | None = None) -> OpenClipModel:
@@ -113,6 +120,7 @@ def _from_folder(local: LocalModel) -> OpenClipModel:
         address=local.address,
         model_cfg=local.model_cfg,
         weights_sha256=file_sha256(local.weights),
+        tokenizer_sha256=local.tokenizer_sha256(),
     )
 
 

@@ -1,6 +1,7 @@
 """The library: what is known of the photos, kept so that nothing committed is ever lost."""
 
 from clipsearch.library.albums import LINKS, PLAYLIST, Album, AlbumExport
+from clipsearch.library.concepts import Concept, ConceptPhoto, Concepts
 from clipsearch.library.library import Library
 from clipsearch.library.opinions import Answered
 from clipsearch.library.records import (
@@ -37,6 +38,9 @@ __all__ = [
     "Answered",
     "Batch",
     "CheckReport",
+    "Concept",
+    "ConceptPhoto",
+    "Concepts",
     "Counts",
     "Description",
     "FailureRecord",

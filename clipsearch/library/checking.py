@@ -10,7 +10,7 @@ from typing import Any
 from clipsearch.errors import LibraryError, VectorError
 from clipsearch.library.database import Database, driver_of
 from clipsearch.library.records import Problem
-from clipsearch.library.schema import embedding_checksum, item_checksum
+from clipsearch.library.schema import concept_checksum, embedding_checksum, item_checksum
 from clipsearch.vectors import EmbeddingSpace, from_bytes
 
 _FROM_BACKUP = "cannot be mended: restore a backup, or delete the library and index again"
@@ -21,6 +21,8 @@ _LOOSE_ENDS = {
     ("embedding", "item"): "DELETE FROM embedding WHERE id = ?",
     ("embedding", "space"): "DELETE FROM embedding WHERE id = ?",
     ("caption", "item"): "DELETE FROM caption WHERE id = ?",
+    ("concept_photo", "concept"): "DELETE FROM concept_photo WHERE id = ?",
+    ("concept_vector", "space"): "DELETE FROM concept_vector WHERE id = ?",
     ("item", "item"): "DELETE FROM item WHERE id = ?",  # a moment without its video
 }
 _LOOSE_TAGS = """DELETE FROM item_tag WHERE ? IS NULL AND (
@@ -83,6 +85,7 @@ def _findings(connection: sqlite3.Connection) -> Iterator[_Finding]:
     yield from _spaces(connection)
     yield from _items(connection)
     yield from _embeddings(connection)
+    yield from _concepts(connection)
     yield from _loose_ends(connection)
     yield from _meta(connection)
 
@@ -126,6 +129,21 @@ def _embeddings(connection: sqlite3.Connection) -> Iterator[_Finding]:
             continue
         statements = ("DELETE FROM embedding WHERE id = ?",)
         yield _Finding(f"embedding {identity}", what, identity, statements)
+
+
+def _concepts(connection: sqlite3.Connection) -> Iterator[_Finding]:
+    rows = connection.execute(
+        """SELECT concept_vector.id, hash, space_id, vector, checksum, dim
+        FROM concept_vector LEFT JOIN space ON space.id = space_id"""
+    )
+    for identity, content, space, vector, checksum, dim in rows:
+        is_whole = (
+            isinstance(vector, bytes) and concept_checksum(content, space, vector) == checksum
+        )
+        if not is_whole or (dim is not None and _vector_trouble(vector, dim)):
+            what = f"the vector of photo {content}, which teaches a name, was damaged on the disk"
+            statements = ("DELETE FROM concept_vector WHERE id = ?",)
+            yield _Finding(f"concept_vector {identity}", what, identity, statements)
 
 
 def _vector_trouble(vector: bytes, dim: Any) -> str | None:

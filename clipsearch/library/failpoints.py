@@ -17,6 +17,9 @@ NAMES = (
     "cache-half-written",
     "cache-before-manifest",
     "before-switch",
+    "inside-switch",
+    "inside-drop",
+    "after-drop",
 )
 _passed: Counter[str] = Counter()
 

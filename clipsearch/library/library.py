@@ -17,6 +17,7 @@ import numpy as np
 from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, StorageError, VectorError
 from clipsearch.library.albums import Albums
 from clipsearch.library.checking import check_library
+from clipsearch.library.concepts import Concepts
 from clipsearch.library.database import Database
 from clipsearch.library.facts import Facts
 from clipsearch.library.lock import writer_lock
@@ -33,10 +34,11 @@ from clipsearch.library.records import (
     Statistics,
     Words,
 )
+from clipsearch.library.spaces import Spaces
 from clipsearch.library.statistics import count_statistics
 from clipsearch.library.tags import TagReader
 from clipsearch.library.writing import LibraryWriter
-from clipsearch.vectors import EmbeddingSpace, Ids, Matrix, from_bytes
+from clipsearch.vectors import Ids, Matrix, from_bytes
 
 _SETTING = "setting."
 _STATE = """SELECT group_concat(value, '-') FROM
@@ -58,7 +60,9 @@ class Library:
     def __init__(self, path: Path, database: Database) -> None:
         self.path = path
         self.albums = Albums(database)
+        self.concepts = Concepts(database)
         self.opinions = Opinions(database)
+        self.models = Spaces(database)
         self._database = database
 
     @classmethod
@@ -185,6 +189,15 @@ class Library:
         with writer_lock(self.path):
             yield LibraryWriter(self.path, self._database)
 
+    def shrink(self) -> None:
+        """Gives the space of deleted rows back to the disk; readers go on meanwhile.
+
+        It takes as much free space as the rest of the database. LibraryLockedError as in
+        ``writer``, StorageError if the disk is too full.
+        """
+        with writer_lock(self.path):
+            self._database.shrink()
+
     @property
     def tags(self) -> TagReader:
         """Tags, answers about them, and the sidecars they were written to."""
@@ -194,23 +207,7 @@ class Library:
 
     def spaces(self) -> list[SpaceRecord]:
         """All spaces, in the order they were added."""
-        rows = self._rows(
-            """SELECT id, model, weights_sha256, preprocess, dim, address, runtime, precision,
-                active, (SELECT count(*) FROM embedding WHERE space_id = space.id)
-            FROM space ORDER BY space.rowid"""
-        )
-        return [
-            SpaceRecord(
-                id=row[0],
-                space=EmbeddingSpace(row[1], row[2], row[3], row[4]),
-                address=row[5],
-                runtime=row[6],
-                precision=row[7],
-                active=bool(row[8]),
-                embedded=row[9],
-            )
-            for row in rows
-        ]
+        return self.models.all()
 
     def active_space(self) -> SpaceRecord | None:
         """The space that searches use; None before the first picture."""

@@ -145,6 +145,28 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             form TEXT NOT NULL CHECK (form IN ('links', 'playlist'))) WITHOUT ROWID""",
         "CREATE INDEX item_taken ON item (taken_at)",
     ),
+    (
+        # Names that photos have taught. A photo is its content; where it was is for reading it
+        # again, should another model have to.
+        """CREATE TABLE concept (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            name TEXT NOT NULL UNIQUE,
+            added_at TEXT NOT NULL)""",
+        """CREATE TABLE concept_photo (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            concept_id INTEGER NOT NULL REFERENCES concept ON DELETE CASCADE,
+            hash TEXT NOT NULL,
+            path TEXT NOT NULL,
+            UNIQUE (concept_id, hash))""",
+        # Vectors of photos that the library does not hold.
+        """CREATE TABLE concept_vector (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            hash TEXT NOT NULL,
+            space_id TEXT NOT NULL REFERENCES space ON DELETE CASCADE,
+            vector BLOB NOT NULL,
+            checksum INTEGER NOT NULL,
+            UNIQUE (hash, space_id))""",
+    ),
 )
 VERSION = len(MIGRATIONS)
 
@@ -179,6 +201,11 @@ def item_checksum(
 def embedding_checksum(item_id: int, space_id: str, vector: bytes) -> int:
     """A signed 64-bit checksum of a vector's bytes and of whose and which they are."""
     return _signed(xxhash.xxh3_64_intdigest(f"{item_id} {space_id} ".encode() + vector))
+
+
+def concept_checksum(content_hash: str, space_id: str, vector: bytes) -> int:
+    """As ``embedding_checksum``, of a photo of a concept."""
+    return _signed(xxhash.xxh3_64_intdigest(f"{content_hash} {space_id} ".encode() + vector))
 
 
 def _signed(number: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from clipsearch.library.records import (
 )
 from clipsearch.library.roots import all_roots, covering_root, insert_root, repoint_root, set_inodes
 from clipsearch.library.schema import embedding_checksum, item_checksum
+from clipsearch.library.spaces import activate, drop, keep_parts, plan_switch
 from clipsearch.library.tag_writing import TagWriter
 from clipsearch.vectors import EmbeddingSpace, require_unit_rows, to_bytes
 
@@ -64,11 +66,18 @@ class LibraryWriter:
             return root
 
     def add_space(
-        self, space: EmbeddingSpace, *, address: str, runtime: str, precision: str
+        self,
+        space: EmbeddingSpace,
+        *,
+        address: str,
+        runtime: str,
+        precision: str,
+        parts: Mapping[str, str] | None = None,
     ) -> SpaceRecord:
         """Adds a space, not active, or updates the address of a known one.
 
-        The runtime and precision that first filled a space stay with it.
+        The runtime and precision that first filled a space stay with it. ``parts`` are checksums
+        of what its model's configuration says, to tell later what has changed.
         """
         with self._database.writing() as connection:
             connection.exec_driver_sql(
@@ -88,6 +97,7 @@ class LibraryWriter:
                     _now(),
                 ),
             )
+            keep_parts(connection, space.id, parts or {})
             row = connection.exec_driver_sql(
                 "SELECT runtime, precision, active FROM space WHERE id = ?", (space.id,)
             ).one()
@@ -97,20 +107,36 @@ class LibraryWriter:
         return SpaceRecord(space.id, space, address, row[0], row[1], embedded, bool(row[2]))
 
     def activate_space(self, space_id: str) -> None:
-        """Makes a space the one that searches use."""
+        """Makes a space the one that searches use, and its model the library's."""
         failpoint("before-switch")
         with self._database.writing() as connection:
-            connection.exec_driver_sql("UPDATE space SET active = 0 WHERE active = 1")
-            done = connection.exec_driver_sql(
-                "UPDATE space SET active = 1 WHERE id = ?", (space_id,)
-            )
-            if done.rowcount != 1:
-                raise NotInLibraryError(what=f"Space {space_id}", path=self._path, advice="")
+            activate(connection, space_id, self._path)
+            failpoint("inside-switch")
             _next_revision(connection)
+
+    def plan_switch(self, space_id: str | None) -> None:
+        """Says which space searches are to use once it is full; None withdraws what was said."""
+        with self._database.writing() as connection:
+            plan_switch(connection, space_id)
+
+    def drop_space(self, space_id: str) -> int:
+        """Removes a space with its vectors, cut-offs and search index; returns how many vectors.
+
+        ModelChangeError for the one that searches use. The database keeps its size until
+        ``Library.shrink``.
+        """
+        with self._database.writing() as connection:
+            vectors = drop(connection, space_id)
+            failpoint("inside-drop")
+        failpoint("after-drop")
+        shutil.rmtree(self._path / "index" / space_id, ignore_errors=True)
+        return vectors
 
     def commit(self, batch: Batch) -> None:
         """Writes a batch whole or not at all: items, vectors, file rows, and the next revision.
 
+        Vectors alone of a space that is not searched leave the revision, so that a fill of hours
+        does not have the search index made anew every few seconds.
         VectorError for vectors that are not finite unit rows of the space's dimension, or whose
         content hash is neither known nor new.
         """
@@ -128,8 +154,12 @@ class LibraryWriter:
                 AND id IN (SELECT value FROM json_each(?))""",
                 (_now(), json.dumps(batch.missing)),
             )
-            _next_revision(connection)
+            beside = _only_beside(connection, batch)
+            if beside is None:
+                _next_revision(connection)
         failpoint("after-commit")
+        if beside is not None:  # its index, if anyone asked for it, would pass for current
+            shutil.rmtree(self._path / "index" / beside, ignore_errors=True)
 
     def forget(self, path: Path) -> ForgetReport:
         """Removes a file, a folder, or whole roots from the library, and their thumbnails.
@@ -174,6 +204,15 @@ class LibraryWriter:
                 advice="check the folder's permissions",
             ) from error
         shutil.rmtree(self._path / "index", ignore_errors=True)
+
+
+def _only_beside(connection: Connection, batch: Batch) -> str | None:
+    """The space that is not searched whose vectors are all that a batch holds, or None."""
+    if batch.vectors is None or batch != Batch(vectors=batch.vectors):
+        return None
+    space_id = batch.vectors[0]
+    active = _scalar(connection, "SELECT active FROM space WHERE id = ?", space_id)
+    return None if active else space_id
 
 
 def _insert_items(connection: Connection, items: list[NewItem]) -> None:

@@ -43,6 +43,11 @@ def folded_words(text: str) -> str:
     return "".join(f" {word}" for word in words)
 
 
+def is_unspaced(character: str) -> bool:
+    """True for a character of a script that puts no blanks between words."""
+    return _UNSPACED.fullmatch(character) is not None
+
+
 def _words_of(part: str) -> list[str]:
     """An emoji is a word of its own, all else is split at what is no letter and no digit."""
     if len(part) == 1 and unicodedata.category(part) == "So":

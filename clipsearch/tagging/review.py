@@ -15,15 +15,13 @@ from clipsearch.encoders import Encoder
 from clipsearch.errors import NotInLibraryError, TaggingError
 from clipsearch.library import Library
 from clipsearch.library.tag_writing import TagWriter
+from clipsearch.tagging.learning import learned_cutoff
 from clipsearch.tagging.run import load_tagger
 from clipsearch.tagging.vocabulary import BUILT_IN
 from clipsearch.vectors import Ids
 
 _BLOCK = 16_384
 _AROUND = 400  # of one tag, the pictures whose scores are nearest to its cut-off
-# How far answers move a cut-off: it is where the log odds are 0, with a normal prior around the
-# calibrated one of this width, in units of the logistic's own.
-_PRIOR_WIDTH = 1.0
 
 
 @dataclass(frozen=True)
@@ -170,11 +168,7 @@ class Review:
         return float(values[at])
 
     def _learned(self, name: str, at: int, ids: Ids, scores: NDArray[np.float32]) -> float | None:
-        """The most likely cut-off after all answers, or None without any.
-
-        Logistic regression on the score alone, its slope the calibrated one, with a normal prior
-        on where it crosses 1/2; the log posterior is concave, so bisecting its derivative finds it.
-        """
+        """The most likely cut-off after all answers, or None without any."""
         known = dict(zip(ids.tolist(), scores.tolist(), strict=True))
         said = [
             (known[answer.item], 1.0 if answer.accepted else -1.0)
@@ -183,18 +177,9 @@ class Review:
         ]
         if not said:
             return None
-        slope = float(self._tagger.cutoffs.slopes[at])
-        score, sign = np.array(said).T
-        centre, width = self._calibrated[at], _PRIOR_WIDTH / slope
-        low, high = min(centre, score.min()) - 1.0, max(centre, score.max()) + 1.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            doubt = 1 / (1 + np.exp(np.clip(sign * slope * (score - middle), -30, 30)))
-            if slope * float((sign * doubt).sum()) + (middle - centre) / width**2 > 0:
-                high = middle
-            else:
-                low = middle
-        return float((low + high) / 2)
+        return learned_cutoff(
+            np.array(said), float(self._tagger.cutoffs.slopes[at]), self._calibrated[at]
+        )
 
     def _scores(self, at: int) -> tuple[Ids, NDArray[np.float32]]:
         """Every item's score for one concept."""

@@ -17,8 +17,11 @@ from clipsearch.config import Settings, resolve
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import SpaceMismatchError, TaggingError, UsageError
 from clipsearch.library import Library, SpaceRecord
+from clipsearch.library.tag_writing import TagWriter
+from clipsearch.library.tags import Answer
 from clipsearch.relevance import Scale, neutral_texts
 from clipsearch.tagging.assigning import TOP_TAGS, Cutoffs, Row, Tagger, calibrate
+from clipsearch.tagging.learning import learned_cutoff
 from clipsearch.tagging.prototypes import Progress, Prototypes
 from clipsearch.tagging.templates import Templates, read_templates, templates_of, wordings
 from clipsearch.tagging.vocabulary import (
@@ -100,6 +103,30 @@ def tag(
     return run.tagged(top_tags, again=again, dry_run=dry_run, should_stop=should_stop)
 
 
+def tag_again(
+    library: Library,
+    *,
+    settings: Settings,
+    progress: Callable[[str, int, int], None] | None = None,
+    notify: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[TagReport]:
+    """Tags by every vocabulary that the library was tagged with, in the space that it uses now.
+
+    Templates and the number of tags are those of the last runs. Errors as in ``tag``.
+    """
+    space, reports = library.active_space(), []
+    for name in library.tags.vocabularies():
+        state = library.tags.state(name)
+        if state is None or space is None or should_stop():
+            break
+        run = _run_of(library, name, state, space, settings, None, notify, progress)
+        reports.append(
+            run.tagged(int(state["top"]), again=False, dry_run=False, should_stop=should_stop)
+        )
+    return reports
+
+
 def load_tagger(
     library: Library,
     name: str,
@@ -119,12 +146,31 @@ def load_tagger(
             reason=f"The pictures have no tags of the vocabulary '{name}' by the model that the "
             f"library uses now. Make them first: {command}"
         )
+    run = _run_of(library, name, state, space, settings, encoder, notify, None)
+    if len(state["cutoffs"]) != run.concepts:
+        raise TaggingError(
+            reason=f"The vocabulary '{name}' has changed since. Run again: clipsearch tag"
+        )
+    return run.tagger(state), space
+
+
+def _run_of(
+    library: Library,
+    name: str,
+    state: dict[str, Any],
+    space: SpaceRecord,
+    settings: Settings,
+    encoder: Encoder | None,
+    notify: Callable[[str], None] | None,
+    progress: Callable[[str, int, int], None] | None,
+) -> _Run:
+    """A run with a vocabulary as it was the last time."""
     words = (
         everyday()
         if name == BUILT_IN
         else parse_vocabulary(state["text"], name=name, path=Path(name))
     )
-    run = _Run(
+    return _Run(
         library,
         words,
         space,
@@ -132,15 +178,10 @@ def load_tagger(
         path=name,
         settings=settings,
         encoder=encoder,
-        progress=lambda *_: None,
+        progress=progress or (lambda *_: None),
         notify=notify,
         fixed_templates=None if state["templates"] is None else tuple(state["templates"]),
     )
-    if len(state["cutoffs"]) != len(words):
-        raise TaggingError(
-            reason=f"The vocabulary '{name}' has changed since. Run again: clipsearch tag"
-        )
-    return run.tagger(state), space
 
 
 def _read(vocabulary: Vocabulary | Path | str | None) -> tuple[Vocabulary, Path | str]:
@@ -187,6 +228,10 @@ class _Run:
         words: Progress = lambda done, total: self._progress("words", done, total)  # noqa: E731
         self._prototypes = Prototypes(space.space, self._load, settings.cache_dir, words)
         self._neutral = self._prototypes.of([[[text]] for text in neutral_texts()])
+
+    @property
+    def concepts(self) -> int:
+        return len(self._vocabulary)
 
     def _load(self) -> Encoder:
         encoder = self._encoder or load_encoder(
@@ -276,14 +321,16 @@ class _Run:
         Each block is one transaction together with the state, so that a run that is stopped or
         killed goes on from there.
         """
-        tagger = self.tagger(state, prototypes)
         if dry_run:
+            tagger = self.tagger(state, prototypes)
             for ids, vectors in self._blocks("pictures", state["last_item"]):
                 counted.add(len(ids), self._tags(tagger, ids, vectors))
                 if should_stop():
                     return True
             return False
         with self._library.writer() as writer:
+            self._carry_answers(writer.tags, state, prototypes)
+            tagger = self.tagger(state, prototypes)
             for ids, vectors in self._blocks("pictures", state["last_item"]):
                 rows = self._tags(tagger, ids, vectors)
                 after, last = state["last_item"], int(ids[-1])
@@ -293,6 +340,28 @@ class _Run:
                 if should_stop():
                     return True
         return False
+
+    def _carry_answers(self, writer: TagWriter, state: dict[str, Any], prototypes: Matrix) -> None:
+        """Moves the cut-offs of a model that no answer has moved yet by all answers there are.
+
+        Answers are about pictures; the cut-offs they moved before were those of another model.
+        """
+        known = self._library.tags.cutoffs(self._space.id)
+        calibrated = self.tagger(state, prototypes)
+        said: dict[str, list[Answer]] = {}
+        for answer in self._library.tags.answers():
+            said.setdefault(answer.name, []).append(answer)
+        for name, answers in said.items():
+            at = self._vocabulary.find(name)
+            if at is None or name in known or self._vocabulary.names[at] != name:
+                continue
+            sign = {answer.item: 1.0 if answer.accepted else -1.0 for answer in answers}
+            ids, vectors = self._library.vectors_of(self._space.id, list(sign))
+            if len(ids):
+                pairs = zip(calibrated.scores(at, vectors), ids.tolist(), strict=True)
+                rows = np.array([(float(score), sign[item]) for score, item in pairs])
+                slope, before = state["slopes"][at], state["cutoffs"][at]
+                writer.set_cutoff(self._space.id, name, learned_cutoff(rows, slope, before))
 
     def _tags(self, tagger: Tagger, ids: Ids, vectors: Matrix) -> list[Row]:
         return tagger.assign(ids, vectors, self._library.tags.decided(int(ids[0]), int(ids[-1])))

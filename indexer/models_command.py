@@ -1,0 +1,370 @@
+"""The models command: which models there are, and changing the library's without losing search."""
+
+from __future__ import annotations
+
+import signal
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from clipsearch import errors
+from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.config import resolve
+from clipsearch.errors import FillRunningError, LibraryError, ModelChangeError, UsageError
+
+if TYPE_CHECKING:
+    from clipsearch.library import Library
+    from clipsearch.library.choices import HeldModel
+    from clipsearch.vectors import EmbeddingSpace
+    from indexer.change_checks import Estimate
+    from indexer.switching import ChangeReport
+
+_SHOWN = 5
+
+
+def _configure(parser: ArgumentParser) -> None:
+    from indexer.commands import add_encoding_arguments
+
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=["list", "use", "back", "drop", "shrink"],
+        default="list",
+        help="list (default); use ADDRESS: change to it; back: to the one before; drop ADDRESS: "
+        "delete its vectors; shrink: give free space in the database back to the disk",
+    )
+    parser.add_argument(
+        "address",
+        nargs="?",
+        metavar="ADDRESS",
+        help="a model's address, or with drop the id of its vectors",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="list every architecture and tag of open_clip, too"
+    )
+    parser.add_argument(
+        "--background",
+        action="store_true",
+        help="with use: fill as a process of its own and return at once; clipsearch models shows "
+        "how far it is",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="with use: say what it will take on the disk, and change nothing",
+    )
+    parser.add_argument(
+        "--as-new",
+        action="store_true",
+        help="with use: take a model whose files have changed as a new one beside the old",
+    )
+    parser.add_argument(
+        "--leave-unreadable",
+        action="store_true",
+        help="with use, back: switch also while some pictures cannot be read; they are not found "
+        "until they can",
+    )
+    parser.add_argument(
+        "--no-tags",
+        action="store_true",
+        help="with use, back: leave the tags that the model before gave as they are",
+    )
+    parser.add_argument(
+        "--gentle", action="store_true", help="with use, back: let other programs go first"
+    )
+    add_encoding_arguments(parser)
+    add_json_argument(parser)
+    add_library_argument(parser)
+    parser.epilog = (
+        "models use ADDRESS fills the model's vectors beside the old ones, which keep answering,\n"
+        "and switches when they are complete. Ctrl-C stops it; the same command goes on from\n"
+        "there. models back withdraws a change that is not complete, else returns to the model\n"
+        "before. More: docs/models.md"
+    )
+
+
+def _run(arguments: Namespace) -> int:
+    if arguments.action in ("use", "drop") and arguments.address is None:
+        raise UsageError(
+            reason=f"Name the model: clipsearch models {arguments.action} ADDRESS. "
+            "What there is: clipsearch models"
+        )
+    if arguments.action in ("back", "shrink", "list") and arguments.address is not None:
+        raise UsageError(reason=f"models {arguments.action} takes no address")
+    run = {"use": _use, "back": _back, "drop": _drop, "shrink": _shrink, "list": _list}
+    return run[arguments.action](arguments)
+
+
+# --- list -----------------------------------------------------------------------------------
+
+
+def _list(arguments: Namespace) -> int:
+    from clipsearch.encoders import known_models
+    from clipsearch.library import Library
+    from clipsearch.library.choices import held_models
+
+    path = resolve(vars(arguments)).library
+    if (path / "library.db").exists():
+        with Library.open(path) as library:
+            held = held_models(library)
+        if held and not arguments.json:
+            print(f"In {path}:")
+        for model in held:
+            if arguments.json:
+                print_json({"kind": "held", **asdict(model)})
+            else:
+                print(held_line(model))
+        if held and not arguments.json:
+            print("\nModels there are:")
+    for entry in known_models(include_all=arguments.all):
+        if arguments.json:
+            print_json({"kind": "known", **asdict(entry)})
+        else:
+            here = "here" if entry.cached else ""
+            print(f"{entry.tier:<9} {entry.address:<44} {here:<5} {entry.note}")
+    return errors.DONE
+
+
+def held_line(model: HeldModel) -> str:
+    """One space for people: what it is, how full, and how its fill goes."""
+    whole = model.embedded + model.lacking
+    full = f"{model.embedded:,} of {whole:,} vectors" if model.lacking else f"{whole:,} vectors"
+    line = f"  {model.state:<7} {model.address:<44} {full}, {_size(model.bytes)}, id {model.space}"
+    fill = model.fill
+    if model.state != "next":
+        return line
+    if fill is None or fill.state != "running":
+        why = f": {fill.error}" if fill is not None and fill.error else ""
+        return f"{line}\n          stopped{why}; go on: clipsearch models use {model.address}"
+    speed = ""
+    if fill.images_per_s and fill.seconds_left is not None:
+        from indexer.report import duration
+
+        speed = f", {fill.images_per_s:,.1f} images/s, {duration(fill.seconds_left)} left"
+    return f"{line}\n          {fill.doing}{speed}, process {fill.process}"
+
+
+# --- use and back ---------------------------------------------------------------------------
+
+
+def _use(arguments: Namespace) -> int:
+    from clipsearch.encoders import resolve_address
+    from clipsearch.library import Library
+
+    settings = resolve(vars(arguments))
+    address = resolve_address(arguments.address, settings=settings, notify=say)
+    with Library.open(settings.library, create=True) as library:
+        if arguments.background:
+            return _begin(library, address, arguments)
+        return _change(library, address, None, arguments)
+
+
+def _begin(library: Library, address: str, arguments: Namespace) -> int:
+    from indexer.background import start_change
+
+    if arguments.dry_run:
+        raise UsageError(reason="--dry-run changes nothing, so there is nothing to do behind")
+    flags = [
+        f"--{name.replace('_', '-')}"
+        for name in ("as_new", "leave_unreadable", "no_tags", "gentle")
+        if getattr(arguments, name)
+    ]
+    for name in ("runtime", "device", "precision", "threads", "batch_size"):
+        if getattr(arguments, name) is not None:
+            flags += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+    process, log = start_change(library.path, address, flags)
+    if arguments.json:
+        print_json({"event": "started", "model": address, "process": process, "log": log})
+    else:
+        print(
+            f"Filling {address} in the background, process {process}. Searches keep using the "
+            f"present model until it is full.\nHow far it is: clipsearch models; what it says: "
+            f"{log}; withdraw it: clipsearch models back"
+        )
+    return errors.DONE
+
+
+def _back(arguments: Namespace) -> int:
+    """Withdraws a change that is not complete, else changes to the space before."""
+    from clipsearch.library import Library
+
+    with Library.open(resolve(vars(arguments)).library) as library:
+        spaces = {space.id: space for space in library.spaces()}
+        active = library.active_space()
+        coming = spaces.get(library.models.next() or "")
+        if coming is not None and active is not None:
+            with library.writer() as writer:
+                writer.plan_switch(None)
+            _tell(
+                {"event": "withdrawn", "model": active.address, "withdrawn": coming.address},
+                f"Withdrew the change to {coming.address}; searches stay with {active.address}. "
+                f"Its {coming.embedded:,} vectors are kept: go on with clipsearch models use, "
+                "or free their space with clipsearch models drop",
+                arguments,
+            )
+            return errors.DONE
+        before = spaces.get(library.models.previous() or "")
+        if before is None:
+            raise ModelChangeError(
+                reason="This library has used no other model whose vectors are still there"
+            )
+        return _change(library, before.address, before.space, arguments)
+
+
+def _change(
+    library: Library, address: str, space: EmbeddingSpace | None, arguments: Namespace
+) -> int:
+    from indexer.commands import interruptible
+    from indexer.priority import lower_priority
+    from indexer.progress import Progress
+    from indexer.switching import change_model
+
+    settings = resolve(vars(arguments), library.settings())
+    if arguments.batch_size < 1:
+        raise UsageError(reason=f"--batch-size must be at least 1, not {arguments.batch_size}")
+    if arguments.gentle:
+        lower_priority()
+    shown = Progress(quiet=False, as_json=arguments.json)
+    with interruptible(signal.SIGTERM) as stop:
+        try:
+            report = change_model(
+                library,
+                address,
+                settings=settings,
+                space=space,
+                as_new=arguments.as_new,
+                leave_unreadable=arguments.leave_unreadable,
+                dry_run=arguments.dry_run,
+                batch_size=arguments.batch_size,
+                with_tags=not arguments.no_tags,
+                progress=shown.show,
+                on_estimate=lambda estimate: _tell_estimate(estimate, address, arguments),
+                notify=shown.say,
+                should_stop=stop.is_wanted,
+            )
+        finally:
+            shown.end()
+    if arguments.dry_run:
+        return errors.DONE
+    return _tell_change(report, library, arguments)
+
+
+def _tell_estimate(estimate: Estimate, address: str, arguments: Namespace) -> None:
+    if arguments.json:
+        print_json({"event": "estimate", "model": address, **asdict(estimate)})
+    elif estimate.pictures:
+        say(
+            f"{estimate.pictures:,} pictures lack a vector of {address}: about "
+            f"{_size(estimate.database_bytes)} in the library and {_size(estimate.index_bytes)} "
+            f"of search index; {_size(estimate.free_bytes)} are free"
+        )
+
+
+def _tell_change(report: ChangeReport, library: Library, arguments: Namespace) -> int:
+    active = library.active_space()
+    using = active.address if active is not None else None
+    if arguments.json:
+        print_json({"event": "summary", **report.as_record(), "using": using})
+        if report.switched:
+            return errors.DONE
+    elif report.switched:
+        print(f"{library.path} now uses {report.model}; {report.embedded:,} vectors were made")
+        if not library.counts().items:
+            say("It holds no pictures yet. Add some: clipsearch index FOLDER")
+        if report.tags_failed:
+            say(f"The tags are still those of the model before: {report.tags_failed}")
+        return errors.DONE
+    if report.interrupted:
+        say(
+            f"Interrupted; what is done is saved, and searches keep using {using}. "
+            "Run the same command again to continue."
+        )
+        return errors.INTERRUPTED
+    if report.withdrawn:
+        say(f"Another model was chosen meanwhile: searches use {using}")
+        return errors.ModelChangeError.exit_code
+    for failure in report.left[:_SHOWN]:
+        say(f"  {failure.path}: {failure.reason}")
+    say(
+        f"{report.lacking:,} pictures could not be read for {report.model}, so searches keep "
+        f"using {using}. Make them readable and run the same command again, or switch without "
+        f"them: clipsearch models use {report.model} --leave-unreadable"
+    )
+    return errors.SOME_FILES_SKIPPED
+
+
+# --- drop and shrink ------------------------------------------------------------------------
+
+
+def _drop(arguments: Namespace) -> int:
+    from clipsearch.library import Library
+    from clipsearch.library.lock import fill_holder
+    from indexer.change_checks import find_space, size_on_disk
+
+    with Library.open(resolve(vars(arguments)).library) as library:
+        space = find_space(library, arguments.address)
+        holder = fill_holder(library.path)
+        if holder is not None and space.id == library.models.next():
+            raise FillRunningError(path=library.path, holder=holder)
+        before = size_on_disk(library.path)
+        with library.writer() as writer:
+            vectors = writer.drop_space(space.id)
+        kept = _shrunk(library)
+        freed = before - size_on_disk(library.path)
+        _tell(
+            {
+                "event": "dropped",
+                "model": space.address,
+                "space": space.id,
+                "vectors": vectors,
+                "freed_bytes": freed,
+                "bytes": before - freed,
+                "not_shrunk": kept,
+            },
+            f"Dropped {vectors:,} vectors of {space.address}; the database went from "
+            f"{_size(before)} to {_size(before - freed)}{kept and f': {kept}'}",
+            arguments,
+        )
+    return errors.DONE
+
+
+def _shrink(arguments: Namespace) -> int:
+    from clipsearch.library import Library
+    from indexer.change_checks import size_on_disk
+
+    with Library.open(resolve(vars(arguments)).library) as library:
+        before = size_on_disk(library.path)
+        library.shrink()
+        after = size_on_disk(library.path)
+        _tell(
+            {"event": "shrunk", "freed_bytes": before - after, "bytes": after},
+            f"The database went from {_size(before)} to {_size(after)}",
+            arguments,
+        )
+    return errors.DONE
+
+
+def _shrunk(library: Library) -> str:
+    """Gives freed space back to the disk; what is to be said where that could not be done."""
+    try:
+        library.shrink()
+    except LibraryError as error:
+        return (
+            "the space is free inside the database and will be used again, but could not be "
+            f"given back to the disk ({error}). Later: clipsearch models shrink"
+        )
+    return ""
+
+
+def _tell(record: dict[str, Any], line: str, arguments: Namespace) -> None:
+    if arguments.json:
+        print_json(record)
+    else:
+        print(line)
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"
+
+
+models = Command(_configure, _run)
