@@ -2,9 +2,9 @@
 
     python -m training.embedded --data FOLDER --work FOLDER --out FOLDER [--recipe FILE]
 
-FOLDER of ``--data`` holds train/*.parquet and val/val.parquet with the columns key, image, captions
-and source. Needs the extra ``embedded-model`` and Debian's wordnet-base; two hours on two cores.
-Interrupted, the same command goes on; the last stage from its checkpoint.
+FOLDER of ``--data`` holds train/*.parquet, dev/dev.parquet and val/val.parquet with the columns
+key, image, captions and source. Needs the extra ``embedded-model`` and Debian's wordnet-base; an hour on two cores.
+Interrupted, the same command goes on after the last finished stage.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,16 @@ from torch.nn import functional as F
 from clipsearch.errors import TrainingError
 from training.embedded import config as recipes
 from training.embedded import heads, student
-from training.embedded.backbone import Upper, load_backbone
+from training.embedded.backbone import load_backbone
 from training.embedded.class_knowledge import ClassKnowledge
 from training.embedded.config import Config
-from training.embedded.corpus import read_photos, vocabulary_texts
-from training.embedded.image_features import Views, compute_views, planned_views
-from training.embedded.joint import Material, Towers, train_jointly
+from training.embedded.corpus import (
+    SENTENCE_SOURCES,
+    CaptionedPhoto,
+    read_photos,
+    vocabulary_texts,
+)
+from training.embedded.image_features import compute_features, planned_views, rows_of_photos
 from training.embedded.teacher import embed_texts
 from training.evaluation import Retrieval, evaluate_retrieval
 from training.export import export_model
@@ -44,9 +49,11 @@ class Stages:
 
     def __init__(self, data: Path, work: Path, config: Config) -> None:
         files = sorted((data / "train").glob("*.parquet"))
-        self._val_file = data / "val" / "val.parquet"
-        if not files or not self._val_file.exists():
-            raise TrainingError(reason=f"{data} has no train/*.parquet and val/val.parquet")
+        self._held_out = {split: data / split / f"{split}.parquet" for split in ("dev", "val")}
+        missing = [str(file) for file in self._held_out.values() if not file.exists()]
+        if not files or missing:
+            lacking = ", ".join(missing) or "train/*.parquet"
+            raise TrainingError(reason=f"{data} does not have {lacking}")
         self._work, self._config = work, config
         work.mkdir(parents=True, exist_ok=True)
         self._photos = list(read_photos(files))
@@ -63,59 +70,59 @@ class Stages:
         knowledge = ClassKnowledge(weight, bias)
         teacher = self._vectors("teacher", lambda: embed_texts(self._texts, _counter("texts")))
         classes = self._vectors("classes", lambda: embed_texts(knowledge.texts))
-        views = compute_views(
-            self._photos,
-            planned_views(self._photos, images),
-            images,
-            self._work / "train",
-            _counter("views"),
+        rows = planned_views(self._photos, images)
+        features = self._array(
+            "train", lambda: compute_features(self._photos, rows, images, _counter("views"))
         )
-        rows = {text: row for row, text in enumerate(self._texts)}
+        number = {text: row for row, text in enumerate(self._texts)}
         pairs = heads.Pairs(
-            views.of_photos(),
-            [[rows[text] for text in photo.captions] for photo in self._photos],
+            rows_of_photos(rows),
+            [[number[text] for text in photo.captions] for photo in self._photos],
             heads.pair_weights([photo.source for photo in self._photos], images.sentences_weight),
         )
-        head, text_map, scales = self._aligned(pairs, views, teacher, knowledge, classes)
+        aligned = self._fitted(
+            "align",
+            lambda: heads.fit_head(
+                pairs, features, teacher, teacher, knowledge, classes, self._config.align, _tell
+            ),
+        )
         with torch.no_grad():
-            targets = F.normalize(text_map(torch.cat([teacher, classes])), dim=1)
+            targets = F.normalize(aligned.text_map(torch.cat([teacher, classes])), dim=1)
         texts = student.Texts([*self._texts, *knowledge.texts])
         model = self._distilled(texts, targets, pairs, earlier)
-        upper = Upper(backbone, images.unfrozen_from).to(memory_format=torch.channels_last)
-        log_scales = scales[[0, 0, 1]].clone()
-        towers = Towers(upper, head, model.text, log_scales)
-        material = Material(
-            pairs, views.lower, views.pooled, texts, teacher, targets, len(self._texts), knowledge
-        )
-        self._joined(towers, material)
-        self._export(out, model, backbone, towers)
-        return self._judge(towers)
+        self._judge("the first head", model.text, aligned.head)
+        captions = np.array(sorted({row for said in pairs.captions for row in said}))
+        phrases = np.arange(len(teacher), len(targets))
+        own = torch.zeros_like(teacher)  # only the captions' rows are asked for
+        own[captions] = student.embed_all(model.text, texts, rows=captions)
+        own_classes = student.embed_all(model.text, texts, rows=phrases)
+        refitted = self._fitted(
+            "refit",
+            lambda: heads.fit_head(
+                pairs, features, own, teacher, knowledge, own_classes, self._config.refit, _tell,
+                start=aligned,
+            ),
+        )  # fmt: skip
+        self._export(out, model, backbone, refitted)
+        return self._judge("the model", model.text, refitted.head)
 
-    def _aligned(
-        self,
-        pairs: heads.Pairs,
-        views: Views,
-        teacher: Tensor,
-        knowledge: ClassKnowledge,
-        classes: Tensor,
-    ) -> tuple[nn.Sequential, nn.Linear, Tensor]:
-        file = self._work / "align.safetensors"
+    def _fitted(self, name: str, make: Callable[[], heads.Fitted]) -> heads.Fitted:
+        file = self._work / f"{name}.safetensors"
         if not file.exists():
-            made, text_map, scales = heads.align(
-                pairs, views.pooled, teacher, knowledge, classes, self._config.align, _tell
+            made = make()
+            state = {f"head.{key}": value for key, value in made.head.state_dict().items()}
+            save_file(
+                state | {"map": made.text_map.weight.detach(), "scales": made.log_scales}, file
             )
-            state = {f"head.{key}": value for key, value in made.state_dict().items()}
-            state |= {"map": text_map.weight.detach(), "scales": scales}
-            save_file(state, file)
         state = load_file(file)
-        head = heads.new_image_head(self._config.joint.dropout)
+        head = heads.new_image_head(dropout=0.0)
         head.load_state_dict(
             {key.removeprefix("head."): state[key] for key in state if key.startswith("head.")}
         )
         text_map = nn.Linear(student.EMBED_DIM, student.EMBED_DIM, bias=False)
         with torch.no_grad():
             text_map.weight.copy_(state["map"])
-        return head, text_map, state["scales"]
+        return heads.Fitted(head.eval(), text_map, state["scales"])
 
     def _distilled(
         self, texts: student.Texts, targets: Tensor, pairs: heads.Pairs, earlier: Path | None
@@ -125,7 +132,8 @@ class Stages:
         if earlier is None and not file.exists():
             tokens = self._array("tokens", lambda: embed_texts(student.token_strings()))
         else:  # overwritten at once
-            tokens = np.random.default_rng(0).normal(size=(49408, student.EMBED_DIM))
+            chance = np.random.default_rng(0)
+            tokens = chance.normal(size=(49408, student.EMBED_DIM)).astype(np.float16)
         model = student.new_model(self._config.images, tokens.astype(np.float32))
         if not file.exists():
             if earlier is not None:
@@ -147,26 +155,15 @@ class Stages:
         model.text.load_state_dict(load_file(file))
         return model
 
-    def _joined(self, towers: Towers, material: Material) -> None:
-        file = self._work / "joint.safetensors"
-        if not file.exists():
-            kept = self._work / "joint.checkpoint"
-            train_jointly(towers, material, self._config.joint, kept, _tell)
-            save_file(
-                {name: value.contiguous() for name, value in towers.state_dict().items()}, file
-            )
-        towers.load_state_dict(load_file(file))
-        towers.eval()
-
-    def _export(self, out: Path, model: Any, backbone: nn.Module, towers: Towers) -> None:
+    def _export(self, out: Path, model: Any, backbone: nn.Module, fitted: heads.Fitted) -> None:
         """Puts the trained parts into open_clip's model and writes it in float16."""
         trunk = {f"trunk.{name}": value for name, value in backbone.state_dict().items()}
         names = {"0.weight": "fc1.weight", "0.bias": "fc1.bias", "3.weight": "fc2.weight"}
-        state = towers.head.state_dict()
+        state = fitted.head.state_dict()
         mlp = {f"head.mlp.{names[name]}": value for name, value in state.items()}
         model.visual.load_state_dict({**trunk, **mlp}, strict=True)
         with torch.no_grad():
-            scale = float(towers.log_scales[0].detach())
+            scale = float(fitted.log_scales[0])
             model.logit_scale.fill_(min(scale, math.log(100)))
         export_model(
             out,
@@ -176,18 +173,25 @@ class Stages:
             dtype=torch.float16,
         )
 
-    def _judge(self, towers: Towers) -> Retrieval:
-        photos = list(read_photos([self._val_file]))
-        once = np.array([(number, 0) for number in range(len(photos))], np.int32)
-        views = compute_views(
-            photos, once, self._config.images, self._work / "val", _counter("views")
-        )
-        texts = student.Texts([caption for photo in photos for caption in photo.captions])
-        owner = [place for place, photo in enumerate(photos) for _ in photo.captions]
-        with torch.no_grad():
-            parts = [towers.images(views.lower[i : i + 64]) for i in range(0, len(photos), 64)]
-        found = student.embed_all(towers.text, texts)
-        return evaluate_retrieval(torch.cat(parts).numpy(), found.numpy(), owner)
+    def _judge(self, name: str, text: Any, head: nn.Sequential) -> Retrieval:
+        """Tells how sentences find their photos, on dev, where choices are made, and on val."""
+        found = {}
+        for split, file in self._held_out.items():
+            photos = [photo for photo in read_photos([file]) if photo.source in SENTENCE_SOURCES]
+            features = self._array(split, partial(self._whole, photos))
+            texts = student.Texts([caption for photo in photos for caption in photo.captions])
+            owner = [place for place, photo in enumerate(photos) for _ in photo.captions]
+            with torch.no_grad():
+                images = F.normalize(head(torch.from_numpy(features.astype(np.float32))), dim=1)
+            said = student.embed_all(text, texts)
+            found[split] = evaluate_retrieval(images.numpy(), said.numpy(), owner)
+            recall, rank = found[split].text_to_image, found[split].median_rank
+            _tell(f"{name} on {split}, {len(photos)} photos: {recall}, median rank {rank}")
+        return found["val"]
+
+    def _whole(self, photos: list[CaptionedPhoto]) -> NDArray[np.float16]:
+        rows = np.array([(number, 0) for number in range(len(photos))], np.int32)
+        return compute_features(photos, rows, self._config.images, _counter("photos"))
 
     def _vectors(self, name: str, make: Callable[[], NDArray[np.float16]]) -> Tensor:
         return torch.from_numpy(self._array(name, make).astype(np.float32))

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite (Apache-2.0, pretrained on ImageNet) as timm has it, split into two halves."""
+"""EfficientNet-Lite (Apache-2.0, pretrained on ImageNet) as timm has it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipsearch.errors import TrainingError
 
@@ -45,46 +45,3 @@ def load_backbone(name: str) -> tuple[Any, Tensor, Tensor]:
     weight, bias = model.classifier.weight.detach().clone(), model.classifier.bias.detach().clone()
     model.reset_classifier(0)
     return model.eval(), weight, bias
-
-
-class Halves(nn.Module):
-    """Pictures (n, 3, side, side) to the lower stages' output and the pooled features (n, 1280)."""
-
-    def __init__(self, model: Any, unfrozen_from: int) -> None:
-        super().__init__()
-        self._model, self._from = model, unfrozen_from
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self._model.bn1(self._model.conv_stem(x))
-        for stage in self._model.blocks[: self._from]:
-            x = stage(x)
-        lower = x
-        for stage in self._model.blocks[self._from :]:
-            x = stage(x)
-        return lower, self._model.bn2(self._model.conv_head(x)).mean((2, 3))
-
-
-class Upper(nn.Module):
-    """The stages that learn: the lower stages' output to pooled features (n, 1280).
-
-    Batch norms keep the statistics of ImageNet: those of a batch are of far fewer pictures.
-    """
-
-    def __init__(self, model: Any, unfrozen_from: int) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(model.blocks[unfrozen_from:])
-        self.conv_head, self.bn2 = model.conv_head, model.bn2
-
-    def forward(self, x: Tensor) -> Tensor:
-        for stage in self.stages:
-            x = stage(x)
-        pooled: Tensor = self.bn2(self.conv_head(x)).mean((2, 3))
-        return pooled
-
-    def train(self, mode: bool = True) -> Upper:
-        """Batch norms stay in eval mode; nothing else here depends on the mode."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self

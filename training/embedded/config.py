@@ -18,20 +18,22 @@ class ImagesConfig:
 
     backbone: str
     side: int
-    unfrozen_from: int
     views_of_sentences: int
     views_of_labels: int
     sentences_weight: float
 
 
 @dataclass(frozen=True)
-class AlignConfig:
-    """Fitting the head and the map of the teacher's space to frozen features."""
+class FitConfig:
+    """Fitting the head to frozen features, with or without a map of the teacher's space."""
 
     steps: int
     batch: int
     rate: float
     knowledge: float
+    dropout: float
+    dropout_of_features: float
+    average: float
 
 
 @dataclass(frozen=True)
@@ -43,33 +45,13 @@ class DistilConfig:
 
 
 @dataclass(frozen=True)
-class JointConfig:
-    """The stage in which the upper stages, the head and the text tower learn together."""
-
-    seconds: float
-    batch: int
-    warmup: int
-    rate_stages: float
-    rate_head: float
-    rate_text: float
-    weight_decay: float
-    dropout: float
-    memory: int
-    teacher: float
-    knowledge: float
-    words: float
-    ema: float
-    save_every_seconds: float
-
-
-@dataclass(frozen=True)
 class Config:
     """All of the recipe."""
 
     images: ImagesConfig
-    align: AlignConfig
+    align: FitConfig
     distil: DistilConfig
-    joint: JointConfig
+    refit: FitConfig
 
 
 def read_config(path: Path = DEFAULT) -> Config:
@@ -77,9 +59,9 @@ def read_config(path: Path = DEFAULT) -> Config:
     data = tomllib.loads(path.read_text(encoding="utf-8"))
     return Config(
         images=_section(path, data, "images", ImagesConfig),
-        align=_section(path, data, "align", AlignConfig),
+        align=_section(path, data, "align", FitConfig),
         distil=_section(path, data, "distil", DistilConfig),
-        joint=_section(path, data, "joint", JointConfig),
+        refit=_section(path, data, "refit", FitConfig),
     )
 
 

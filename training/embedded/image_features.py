@@ -1,7 +1,7 @@
-"""What the lower, frozen stages of the backbone make of several views of each photo.
+"""Features of the frozen backbone for several views of each photo.
 
-It never changes while the rest learns, so it is computed once, with OpenVINO, which is several
-times faster than torch on a CPU, and kept on disk.
+They never change while the rest learns, so they are computed once, with OpenVINO, which is several
+times faster than torch on a CPU.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import io
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,34 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipsearch.encoders.openvino_runtime import ov
-from training.embedded.backbone import WIDTH, Halves, load_backbone
+from training.embedded.backbone import WIDTH, load_backbone
 from training.embedded.config import ImagesConfig
 from training.embedded.corpus import SENTENCE_SOURCES, CaptionedPhoto
 
 _BATCH = 16
-
-
-@dataclass(frozen=True)
-class Views:
-    """Views of photos, one a row: (photo, view) numbers, lower outputs, and pooled features.
-
-    ``lower`` (rows, channels, h, w) lies on disk; ``pooled`` is (rows, 1280). Both are float16.
-    """
-
-    rows: NDArray[np.int32]
-    lower: NDArray[np.float16]
-    pooled: NDArray[np.float16]
-
-    def of_photos(self) -> list[NDArray[np.int64]]:
-        """Per photo, its rows."""
-        order = np.argsort(self.rows[:, 0], kind="stable")
-        counts = np.bincount(self.rows[:, 0])
-        return np.split(order, np.cumsum(counts)[:-1])
-
-    def shipped(self) -> NDArray[np.int64]:
-        """The rows of each photo's first view, in the photos' order."""
-        first = np.flatnonzero(self.rows[:, 1] == 0)
-        return np.asarray(first[np.argsort(self.rows[first, 0])])
 
 
 def shipped_view(picture: Image.Image, side: int) -> Image.Image:
@@ -89,48 +64,33 @@ def planned_views(photos: Sequence[CaptionedPhoto], config: ImagesConfig) -> NDA
     )
 
 
-def compute_views(
+def rows_of_photos(rows: NDArray[np.int32]) -> list[NDArray[np.int64]]:
+    """Per photo, the places of its views in ``rows``."""
+    order = np.argsort(rows[:, 0], kind="stable")
+    return np.split(order, np.cumsum(np.bincount(rows[:, 0]))[:-1])
+
+
+def compute_features(
     photos: Sequence[CaptionedPhoto],
     rows: NDArray[np.int32],
     config: ImagesConfig,
-    place: Path,
     tell: Callable[[int], None],
-) -> Views:
-    """Computes ``rows`` of photos; keeps them as ``place``-lower.npy and ``place``-pooled.npy.
+) -> NDArray[np.float16]:
+    """(rows, 1280): the pooled features of each view of ``rows``, (photo, view) numbers.
 
-    What is already there is only read.
+    View 0 is the shipped one, the others are random, the same for the same numbers.
     """
-    lower_file = place.with_name(f"{place.name}-lower.npy")
-    pooled_file = place.with_name(f"{place.name}-pooled.npy")
-    if not pooled_file.exists():  # written last
-        _compute(photos, rows, config, lower_file, pooled_file, tell)
-    lower = np.load(lower_file, mmap_mode="r", allow_pickle=False)
-    return Views(rows, lower, np.load(pooled_file, allow_pickle=False))
-
-
-def _compute(
-    photos: Sequence[CaptionedPhoto],
-    rows: NDArray[np.int32],
-    config: ImagesConfig,
-    lower_file: Path,
-    pooled_file: Path,
-    tell: Callable[[int], None],
-) -> None:
     side = config.side
-    halves = Halves(load_backbone(config.backbone)[0], config.unfrozen_from).eval()
-    example = torch.zeros(1, 3, side, side)
-    with torch.no_grad():
-        shape = tuple(halves(example)[0].shape[1:])
-    converted = ov.convert_model(halves, example_input=example)
+    converted = ov.convert_model(
+        load_backbone(config.backbone)[0], example_input=torch.zeros(1, 3, side, side)
+    )
     converted.reshape([-1, 3, side, side])
     compiled = ov.Core().compile_model(converted, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
-    lower = np.lib.format.open_memmap(lower_file, "w+", np.float16, (len(rows), *shape))
-    pooled = np.zeros((len(rows), WIDTH), np.float16)
+    features = np.zeros((len(rows), WIDTH), np.float16)
 
     def keep(request: ov.InferRequest, start: int) -> None:
         made = request.get_output_tensor(0).data
-        lower[start : start + len(made)] = made
-        pooled[start : start + len(made)] = request.get_output_tensor(1).data
+        features[start : start + len(made)] = made
 
     def cut(row: NDArray[np.int32]) -> NDArray[np.uint8]:
         number, view = int(row[0]), int(row[1])
@@ -148,7 +108,4 @@ def _compute(
             queue.start_async({0: np.ascontiguousarray(pixels)}, start)
             tell(start)
     queue.wait_all()
-    lower.flush()
-    half = pooled_file.with_suffix(".part.npy")
-    np.save(half, pooled)
-    half.replace(pooled_file)
+    return features
