@@ -3,8 +3,8 @@
     python -m training.embedded --data FOLDER --work FOLDER --out FOLDER [--recipe FILE]
 
 FOLDER of ``--data`` holds train/*.parquet, dev/dev.parquet and val/val.parquet with the columns
-key, image, captions and source. Needs the extra ``embedded-model`` and Debian's wordnet-base; an hour on two cores.
-Interrupted, the same command goes on after the last finished stage.
+key, image, captions and source. Needs the extra ``embedded-model`` and Debian's wordnet-base; about
+an hour on two cores. Interrupted, the same command goes on after the last finished stage.
 """
 
 from __future__ import annotations
@@ -177,7 +177,9 @@ class Stages:
         """Tells how sentences find their photos, on dev, where choices are made, and on val."""
         found = {}
         for split, file in self._held_out.items():
-            photos = [photo for photo in read_photos([file]) if photo.source in SENTENCE_SOURCES]
+            photos = list(read_photos([file]))
+            if split == "dev":
+                photos = [photo for photo in photos if photo.source in SENTENCE_SOURCES]
             features = self._array(split, partial(self._whole, photos))
             texts = student.Texts([caption for photo in photos for caption in photo.captions])
             owner = [place for place, photo in enumerate(photos) for _ in photo.captions]
