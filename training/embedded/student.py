@@ -1,9 +1,7 @@
-"""The text student and the image head: aligned to each other, on frozen image features.
+"""The text tower: a small student of the sentence teacher, with open_clip's own architecture.
 
-``fit_head`` fits the image head and a linear map of the teacher's sentence vectors into one space
-(symmetric cross-entropy, CLIP section 2.3); ``distil`` makes the small text tower imitate the
-mapped teacher on words far beyond the captions; then ``fit_head`` fits the head once more, to what
-the text tower really says.
+``distil`` makes it imitate the teacher, mapped into the model's space, on words far beyond the
+captions.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,159 +19,57 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.embedded.class_knowledge import ClassKnowledge
-from training.embedded.corpus import SENTENCE_SOURCES
-from training.embedded.image_features import ARCHITECTURE, SIDE, WIDTH
-from training.loss import contrastive_loss
+from training.embedded.backbone import architecture
+from training.embedded.config import ImagesConfig
 
 EMBED_DIM = 384
 CONTEXT = 40
-MODEL_CFG = {
-    "embed_dim": EMBED_DIM,
-    "vision_cfg": {
-        "timm_model_name": ARCHITECTURE,
-        "timm_model_pretrained": False,
-        "timm_pool": "avg",
-        "timm_proj": "mlp",
-        "image_size": SIDE,
-    },
-    "text_cfg": {
-        "context_length": CONTEXT,
-        "vocab_size": 49408,
-        "width": 256,
-        "heads": 4,
-        "layers": 4,
-    },
-}
-PREPROCESS_CFG = {
-    "size": [SIDE, SIDE],
-    "mode": "RGB",
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.5, 0.5, 0.5],
-    "interpolation": "bicubic",
-    "resize_mode": "squash",
-    "fill_color": 0,
-}
-_KNOWLEDGE_WEIGHT = 2.0  # of the classifier's knowledge against the captions
-_SAME_MEANING = 0.93  # teacher cosine above which two captions are not each other's negatives
 Tell = Callable[[str], None]
 
 
-@dataclass
-class Pairs:
-    """Photos' features with the rows of their captions in the teacher's table."""
-
-    features: NDArray[np.float16]  # (photos, views, WIDTH)
-    captions: list[list[int]]  # per photo: rows of the text table
-    weights: NDArray[np.float64]  # (photos,) how often each photo is drawn, sums to 1
-
-
-def pair_weights(sources: list[str]) -> NDArray[np.float64]:
-    """Photos with sentences are drawn six times as often as those with lists of labels."""
-    weights = np.array([6.0 if source in SENTENCE_SOURCES else 1.0 for source in sources])
-    return np.asarray(weights / weights.sum())
-
-
-def new_image_head(dropout: float) -> nn.Sequential:
-    """The head that open_clip's timm tower has with ``timm_proj: mlp``, plus training dropout.
-
-    The last layer keeps its bias in training only if open_clip has one; it has none.
-    """
-    return nn.Sequential(
-        nn.Linear(WIDTH, 2 * EMBED_DIM),
-        nn.GELU(),
-        nn.Dropout(dropout),
-        nn.Linear(2 * EMBED_DIM, EMBED_DIM, bias=False),
-    )
+def model_config(images: ImagesConfig) -> dict[str, Any]:
+    """open_clip's ``model_cfg`` of the whole model."""
+    return {
+        "embed_dim": EMBED_DIM,
+        "vision_cfg": {
+            "timm_model_name": architecture(images.backbone),
+            "timm_model_pretrained": False,
+            "timm_pool": "avg",
+            "timm_proj": "mlp",
+            "image_size": images.side,
+        },
+        "text_cfg": {
+            "context_length": CONTEXT,
+            "vocab_size": 49408,
+            "width": 256,
+            "heads": 4,
+            "layers": 4,
+        },
+    }
 
 
-def _draw(pairs: Pairs, size: int, chance: np.random.Generator) -> tuple[Tensor, list[int]]:
-    chosen = chance.choice(len(pairs.captions), size, replace=False, p=pairs.weights)
-    views = chance.integers(pairs.features.shape[1], size=size)
-    features = torch.from_numpy(pairs.features[chosen, views].astype(np.float32))
-    rows = [pairs.captions[photo][chance.integers(len(pairs.captions[photo]))] for photo in chosen]
-    return features, rows
+def preprocess_config(images: ImagesConfig) -> dict[str, Any]:
+    """open_clip's ``preprocess_cfg``."""
+    return {
+        "size": [images.side, images.side],
+        "mode": "RGB",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+        "fill_color": 0,
+    }
 
 
-def _cosine_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def fit_head(
-    pairs: Pairs,
-    sentences: Tensor,
-    teacher: Tensor,
-    knowledge: ClassKnowledge,
-    classes: Tensor,
-    *,
-    start: nn.Sequential | None = None,
-    maps_text: bool,
-    steps: int,
-    peak_rate: float,
-    tell: Tell,
-    seed: int = 0,
-) -> tuple[nn.Sequential, nn.Linear, float]:
-    """Fits the image head to texts, and with ``maps_text`` a linear map of the texts as well.
-
-    ``sentences`` (texts, 384) are unit rows of the captions and ``classes`` (phrases, 384) those
-    of the knowledge's texts; ``teacher`` says which captions mean the same. Loss: the symmetric
-    cross-entropy of CLIP's Figure 3, plus the divergence from what the classifier says of the same
-    photos, so that the names of things no caption mentions take their place. Returns the head, the
-    map (the identity if it was not learned), and the log of the logit scale.
-    """
-    torch.manual_seed(seed)
-    chance, names = np.random.default_rng(seed), random.Random(seed)
-    head = new_image_head(0.2)
-    if start is not None:
-        head.load_state_dict(start.state_dict())
-    text_map = nn.Linear(EMBED_DIM, EMBED_DIM, bias=False).requires_grad_(maps_text)
-    with torch.no_grad():
-        nn.init.eye_(text_map.weight)
-    scales = nn.Parameter(torch.full((2,), math.log(1 / 0.07)))  # of captions, of classes
-    learned = [*head.parameters(), *(text_map.parameters() if maps_text else ())]
-    groups: list[dict[str, Any]] = [
-        {"params": learned},
-        {"params": [scales], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=peak_rate, weight_decay=0.1)
-    started = time.monotonic()
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = _cosine_rate(step, steps, peak_rate, 100)
-        features, rows = _draw(pairs, 1024, chance)
-        images = F.normalize(head(features), dim=1)
-        texts = F.normalize(text_map(sentences[rows]), dim=1)
-        alike = teacher[rows] @ teacher[rows].T > _SAME_MEANING
-        contrast = contrastive_loss(images, texts, scales[0].exp(), alike)
-        shares, phrases = knowledge.draw(features, names)
-        named = F.normalize(text_map(classes[phrases]), dim=1)
-        guesses = F.log_softmax(images @ named.T * scales[1].exp(), dim=1)
-        divergence = F.kl_div(guesses, shares, reduction="batchmean")
-        loss = contrast + _KNOWLEDGE_WEIGHT * divergence
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            scales.clamp_(max=math.log(100))
-        if step % 100 == 99:
-            tell(
-                f"head {step + 1}/{steps} contrast {contrast.item():.3f} divergence "
-                f"{divergence.item():.3f} {time.monotonic() - started:.0f} s"
-            )
-    return head.eval(), text_map, float(scales[0].detach())
-
-
-def new_text_tower(teacher_of_tokens: NDArray[np.float32]) -> open_clip.CLIP:
-    """The whole model of ``MODEL_CFG``, its token embeddings started from the teacher.
+def new_model(images: ImagesConfig, teacher_of_tokens: NDArray[np.float32]) -> Any:
+    """The whole model of ``model_config``, its token embeddings started from the teacher.
 
     ``teacher_of_tokens`` (49408, 384): the teacher's vector of each token's string. Its first 256
     principal components, scaled to open_clip's initial spread, start the embedding, so that rare
     words are near their likes before training.
     """
     torch.manual_seed(0)
-    model = open_clip.CustomTextCLIP(**MODEL_CFG)
+    model = open_clip.CustomTextCLIP(**model_config(images))
     centred = teacher_of_tokens - teacher_of_tokens.mean(0)
     _, _, axes = np.linalg.svd(centred[:: max(1, len(centred) // 8192)], full_matrices=False)
     start = centred @ axes[: model.text.width].T
@@ -266,6 +161,20 @@ def text_optimizer(text: nn.Module, rate: float) -> torch.optim.AdamW:
     )
 
 
+def imitation_loss(made: Tensor, wanted: Tensor) -> Tensor:
+    """How far (n, dim) vectors are from the unit rows wanted of them.
+
+    Four times one minus the cosine, plus a fifth of a contrast within the batch, which keeps apart
+    what the cosine alone would let run together.
+    """
+    made = F.normalize(made, dim=1)
+    near = made @ wanted.T * 20
+    duplicate = wanted @ wanted.T > 0.999
+    duplicate.fill_diagonal_(False)
+    apart = F.cross_entropy(near.masked_fill(duplicate, -1e4), torch.arange(len(made)))
+    return (1 - (made * wanted).sum(1).mean()) * 4 + apart * 0.2
+
+
 def distil(
     text: nn.Module,
     texts: Texts,
@@ -280,8 +189,7 @@ def distil(
 ) -> None:
     """Trains the tower for a fixed time to give ``targets`` (n, 384), unit rows.
 
-    Loss: one minus the cosine, plus a contrastive term within the batch, which keeps apart what
-    the cosine alone would let run together. Of all batches 40 % come from the first rows of
+    Of all batches 40 % come from the first rows of
     ``often``, 10 % from the second, the others from all texts.
     """
     chance = random.Random(seed)
@@ -299,15 +207,7 @@ def distil(
         pool = source[drawn]
         pool = pool[np.argsort(texts.lengths[pool], kind="stable")].reshape(8, batch)
         for rows in pool[np.asarray(chance.sample(range(8), 8))]:
-            made = F.normalize(encode_trimmed(text, texts.batch(rows)), dim=1)
-            wanted = targets[rows]
-            cosine = (made * wanted).sum(1).mean()
-            near = made @ wanted.T * 20
-            duplicate = wanted @ wanted.T > 0.999
-            duplicate.fill_diagonal_(False)
-            near = near.masked_fill(duplicate, -1e4)
-            apart = F.cross_entropy(near, torch.arange(len(rows)))
-            loss = (1 - cosine) * 4 + apart * 0.2
+            loss = imitation_loss(encode_trimmed(text, texts.batch(rows)), targets[rows])
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(text.parameters(), 1.0)
@@ -315,7 +215,4 @@ def distil(
             step += 1
         if elapsed - shown > 30:
             shown = elapsed
-            tell(
-                f"distil step {step} cosine {cosine.item():.4f} loss {loss.item():.3f} "
-                f"{elapsed:.0f} s"
-            )
+            tell(f"distil step {step} loss {loss.item():.3f} {elapsed:.0f} s")

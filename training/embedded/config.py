@@ -1,0 +1,76 @@
+"""The recipe's numbers, read from ``recipe.toml``."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from clipsearch.errors import TrainingError
+
+DEFAULT = Path(__file__).with_name("recipe.toml")
+
+
+@dataclass(frozen=True)
+class ImagesConfig:
+    """The backbone, its input side in pixels, and how often photos are cut and drawn."""
+
+    backbone: str
+    side: int
+    views_of_sentences: int
+    views_of_labels: int
+    sentences_weight: float
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Fitting the head to frozen features, with or without a map of the teacher's space."""
+
+    steps: int
+    batch: int
+    rate: float
+    knowledge: float
+    dropout: float
+    dropout_of_features: float
+    average: float
+
+
+@dataclass(frozen=True)
+class DistilConfig:
+    """The text tower imitating its teacher."""
+
+    seconds: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of the recipe."""
+
+    images: ImagesConfig
+    align: FitConfig
+    distil: DistilConfig
+    refit: FitConfig
+
+
+def read_config(path: Path = DEFAULT) -> Config:
+    """Reads a recipe. TrainingError names a key that is missing or unknown."""
+    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    return Config(
+        images=_section(path, data, "images", ImagesConfig),
+        align=_section(path, data, "align", FitConfig),
+        distil=_section(path, data, "distil", DistilConfig),
+        refit=_section(path, data, "refit", FitConfig),
+    )
+
+
+def _section(path: Path, data: dict[str, Any], name: str, kind: Any) -> Any:
+    given = data.get(name, {})
+    wrong = sorted({field.name for field in fields(kind)} ^ set(given))
+    if wrong:
+        raise TrainingError(
+            reason=f"{path}: [{name}] must have the keys of the shipped recipe; "
+            f"missing or unknown: {', '.join(wrong)}"
+        )
+    return kind(**given)
