@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipsearch.encoders import differences, model_parts
+from clipsearch.encoders.registry import EMBEDDED
 from clipsearch.errors import ModelChangeError, NotInLibraryError
 from clipsearch.library import Library, SpaceRecord
 from clipsearch.vectors import EmbeddingSpace
@@ -36,7 +37,12 @@ def estimate_fill(library: Library, dim: int, lacking: int) -> Estimate:
 
 
 def refuse_changed(library: Library, address: str, space: EmbeddingSpace) -> None:
-    """ModelChangeError if an address now names another model than the one that filled vectors."""
+    """ModelChangeError if an address now names another model than the one that filled vectors.
+
+    The embedded model changes with a release of this program; asking for it means the present one.
+    """
+    if address == EMBEDDED:
+        return
     known = library.spaces()
     if any(one.id == space.id for one in known):
         return

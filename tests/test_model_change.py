@@ -22,6 +22,7 @@ from clipsearch.library.fill_state import read_fill_state
 from clipsearch.library.lock import fill_lock
 from clipsearch.searcher import Searcher
 from clipsearch.tagging import tag
+from clipsearch.vectors import EmbeddingSpace
 from indexer import change_checks, filling
 from indexer.pipeline import index_library
 from indexer.switching import ChangeReport, change_model
@@ -331,3 +332,18 @@ def test_vocabularies_tag_anew_in_the_new_space_unless_told_not_to(
     assert tagged_in() == report.space
     change(library, old, settings, with_tags=False)
     assert tagged_in() == report.space
+
+
+def test_the_next_release_of_the_embedded_model_is_taken_without_a_flag(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    other = f"local-dir:{tiny_model_dir}"
+    now = EmbeddingSpace("model", "1" * 64, "-", 4)
+    with Library.open(tmp_path / "test.clipsearch", create=True) as library:
+        with library.writer() as writer:
+            for address, digit in (("embedded", "0"), (other, "2")):
+                space = EmbeddingSpace("model", digit * 64, "-", 4)
+                writer.add_space(space, address=address, runtime="torch", precision="f32")
+        change_checks.refuse_changed(library, "embedded", now)
+        with pytest.raises(ModelChangeError, match="--as-new"):
+            change_checks.refuse_changed(library, other, now)
