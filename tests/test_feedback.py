@@ -51,7 +51,7 @@ def test_a_search_ranks_by_its_answers(library: Library) -> None:
     cat, coffee = item(library, "cat.png"), item(library, "coffee.png")
 
     def rank(wanted: int, **given: list[int]) -> int:
-        hits = searcher.search("a photo cutoff:none", top=50, **given)  # type: ignore[arg-type]
+        hits = searcher.search("a pet cutoff:none", top=50, **given)  # type: ignore[arg-type]
         return next(hit.rank for hit in hits if hit.item == wanted)
 
     assert rank(cat, more_like=[cat]) == 1
@@ -93,16 +93,16 @@ def test_the_page_keeps_thumbs_and_takes_the_same_one_back(library: Library) -> 
     cat = item(library, "cat.png")
 
     def kept() -> list[bool]:
-        return [answer.relevant for answer in library.opinions.answers("a photo")]
+        return [answer.relevant for answer in library.opinions.answers("a pet")]
 
-    service.judge("a photo", cat, relevant=True)
+    service.judge("a pet", cat, relevant=True)
     assert kept() == [True]
-    assert service.search("a photo", with_answers=True, top=5).found[0].item == cat
-    service.judge("a photo", cat, relevant=False)
+    assert service.search("a pet", with_answers=True, top=5).found[0].item == cat
+    service.judge("a pet", cat, relevant=False)
     assert kept() == [False]
-    service.judge("a photo", cat, relevant=False)
+    service.judge("a pet", cat, relevant=False)
     assert kept() == []
     with pytest.raises(QueryError):
         service.judge("format:png", cat, relevant=True)
     with pytest.raises(NotInLibraryError):
-        service.judge("a photo", 10**6, relevant=True)
+        service.judge("a pet", 10**6, relevant=True)

@@ -223,8 +223,10 @@ def test_reduced_decoding_changes_pixels_and_vectors_little(real_photos: Path) -
     for number, path in enumerate(sorted(real_photos.glob("*.*g"))):
         photo = load_image(path)
         # large enough to be decoded at a half; some at a quarter
-        factor = (1600 if path.stem in names else 800) / min(photo.size)
-        size = (round(photo.width * factor), round(photo.height * factor))
+        times = 25 / 3 if path.stem in names else 25 / 6
+        factor = config["width"] * times / min(photo.size)
+        # sides that the scales of JPEG divide; else a sharp edge at the border moves a little
+        size = (8 * round(photo.width * factor / 8), 8 * round(photo.height * factor / 8))
         data = encoded(photo.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=90)
         small = decode_image(data, name=path.name, target_side=config["width"])
         reduced += small.size < size

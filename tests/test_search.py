@@ -144,7 +144,7 @@ def test_questions_that_cannot_be_answered_are_refused(
 
 @pytest.mark.usefixtures("embedded_library")
 def test_a_model_of_another_space_is_refused(library: Library) -> None:
-    with pytest.raises(SpaceMismatchError, match="index --model"):
+    with pytest.raises(SpaceMismatchError, match="models use embedded"):
         clipsearch.search(library, "a", encoder=clipsearch.load_encoder("embedded"))
 
 

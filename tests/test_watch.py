@@ -903,7 +903,7 @@ def test_days_of_watching_do_not_grow(
     assert grown < 300_000
     observer = watching.watcher.roots._events._observer
     assert observer is not None
-    assert observer.event_queue.qsize() < 100
+    watching.until(lambda: observer.event_queue.qsize() < 100)  # the last ones may be under way
     assert len(observer._inotify._watch_for_wd) == 1, "gone folders are not watched"
     assert names(library) == ["0.png", "1.png", "2.png", "a.png"]
 

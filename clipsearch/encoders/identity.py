@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from clipsearch.encoders.local_model import read_local_model
 from clipsearch.encoders.registry import LOCAL_DIR
 from clipsearch.vectors import EmbeddingSpace
 
@@ -17,6 +16,8 @@ def model_parts(address: str) -> dict[str, str]:
     """
     if not address.startswith(LOCAL_DIR):
         return {}
+    from clipsearch.encoders.local_model import read_local_model  # slow: a search needs it not
+
     return read_local_model(Path(address.removeprefix(LOCAL_DIR)), address).parts()
 
 
