@@ -51,9 +51,10 @@ def test_a_search_ranks_by_its_answers(library: Library) -> None:
     cat, coffee = item(library, "cat.png"), item(library, "coffee.png")
 
     def rank(wanted: int, **given: list[int]) -> int:
-        hits = searcher.search("a pet cutoff:none", top=50, **given)  # type: ignore[arg-type]
+        hits = searcher.search("a face cutoff:none", top=50, **given)  # type: ignore[arg-type]
         return next(hit.rank for hit in hits if hit.item == wanted)
 
+    assert rank(cat) > 1
     assert rank(cat, more_like=[cat]) == 1
     assert rank(cat, more_like=[coffee], less_like=[cat]) > rank(cat, more_like=[cat])
     with pytest.raises(NotInLibraryError):
@@ -93,16 +94,17 @@ def test_the_page_keeps_thumbs_and_takes_the_same_one_back(library: Library) -> 
     cat = item(library, "cat.png")
 
     def kept() -> list[bool]:
-        return [answer.relevant for answer in library.opinions.answers("a pet")]
+        return [answer.relevant for answer in library.opinions.answers("a face")]
 
-    service.judge("a pet", cat, relevant=True)
+    assert service.search("a face", with_answers=True, top=5).found[0].item != cat
+    service.judge("a face", cat, relevant=True)
     assert kept() == [True]
-    assert service.search("a pet", with_answers=True, top=5).found[0].item == cat
-    service.judge("a pet", cat, relevant=False)
+    assert service.search("a face", with_answers=True, top=5).found[0].item == cat
+    service.judge("a face", cat, relevant=False)
     assert kept() == [False]
-    service.judge("a pet", cat, relevant=False)
+    service.judge("a face", cat, relevant=False)
     assert kept() == []
     with pytest.raises(QueryError):
         service.judge("format:png", cat, relevant=True)
     with pytest.raises(NotInLibraryError):
-        service.judge("a pet", 10**6, relevant=True)
+        service.judge("a face", 10**6, relevant=True)
