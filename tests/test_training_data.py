@@ -383,6 +383,15 @@ def test_the_library_gives_what_people_said_and_nothing_a_model_guessed(
     assert of(6) == ()
 
 
+def test_a_library_of_which_nobody_said_anything_is_refused_with_what_counts(
+    tmp_path: Path,
+) -> None:
+    with Library.open(tmp_path / "test.clipsearch", create=True) as library:
+        path = library.path
+    with pytest.raises(CaptionFileError, match="thumbs up for plain queries"):
+        read_captions(CaptionSource(library=path))
+
+
 def test_tags_become_captions_by_the_documented_rules() -> None:
     assert of_tags(["cat"]) == ["a photo of cat"]
     assert of_tags(["Places|France", "places/france"]) == ["a photo of France"]

@@ -54,6 +54,12 @@ class CaptionedPicture:
     group: str = ""
 
 
+_ADVICE_LIBRARY = (
+    "Of a library only what a person said counts: captions, tags given by hand or accepted in "
+    "clipsearch review, and thumbs up for plain queries."
+)
+
+
 @dataclass(frozen=True)
 class CaptionSource:
     """What a person names: files and folders of captions, a library, or both."""
@@ -111,7 +117,7 @@ def read_captions(given: Path | CaptionSource, spill_in: Path | None = None) -> 
             found.looks.update(zip(images, pool.map(_look, images), strict=True))
             found.add(some)
     if len(found.captions) < 2:
-        raise CaptionFileError(path=source.name, **found.too_few())
+        raise CaptionFileError(path=source.name, **found.too_few(source))
     return found.as_set()
 
 
@@ -194,13 +200,15 @@ class _Found:
             self._spill = Spill(self._spill_in)
         return self._spill.keep(image)
 
-    def too_few(self) -> dict[str, str]:
+    def too_few(self, source: CaptionSource) -> dict[str, str]:
         first = self.skipped[0] if self.skipped else None
         why = f"; {first.where}: {first.reason}" if first else ""
         return {
             "reason": f"{len(self.captions)} of its pictures can be used, at least 2 are needed"
             + why,
-            "advice": "Relative paths are taken from the folder of the caption file.",
+            "advice": _ADVICE_LIBRARY
+            if source.library
+            else "Relative paths are taken from the folder of the caption file.",
         }
 
     def as_set(self) -> CaptionSet:
