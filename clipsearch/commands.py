@@ -127,6 +127,7 @@ def _run_search(arguments: Namespace) -> int:
         begin(resolve(vars(arguments)))
     library, settings = open_library(arguments)
     from clipsearch import searcher
+    from clipsearch.naming import spelt_otherwise
 
     with library:
         space = _space_to_search(library, arguments)
@@ -151,6 +152,8 @@ def _run_search(arguments: Namespace) -> int:
             has_meaning = bool(query.terms) or arguments.image is not None
             is_judged = has_meaning and query.cutoff == "auto"
             say(_NOTHING_FOUND if is_judged else _NOTHING_PASSES)
+            for name in spelt_otherwise(text, library.concepts.names()):
+                say(f"'{name}' is a learned name, and its capitals count")
         return _show(library, hits, arguments, text.strip() or str(arguments.image))
 
 

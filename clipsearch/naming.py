@@ -52,6 +52,17 @@ def said(text: str, names: Sequence[str]) -> Said:
     return Said(clean(pattern.sub(PLACEHOLDER, composed)), tuple(found))
 
 
+def spelt_otherwise(text: str, names: Sequence[str]) -> list[str]:
+    """The names that a text holds but for their capitals, which were therefore not found."""
+    present = said(text, names).names
+    folded = unicodedata.normalize("NFC", text).casefold()
+    return [
+        name
+        for name in names
+        if name not in present and re.search(_whole(name.casefold()), folded) is not None
+    ]
+
+
 def _whole(name: str) -> str:
     """A pattern of the name where no letter or digit joins it."""
     before = "" if is_unspaced(name[0]) else r"(?<!\w)"

@@ -20,7 +20,7 @@ from clipsearch.cli import main
 from clipsearch.config import Settings, resolve
 from clipsearch.errors import ConceptError, NotInLibraryError
 from clipsearch.library import Library
-from clipsearch.naming import prototype, said
+from clipsearch.naming import prototype, said, spelt_otherwise
 from clipsearch.searcher import Searcher
 from ui.rest import rest_routes
 from ui.service import Service
@@ -132,6 +132,12 @@ def test_names_are_whole_words_as_they_are_spelt(
 ) -> None:
     heard = said(text, ["Rex", "Rex Junior", "Zoë", "小黑"])
     assert (heard.rest, heard.names) == (rest, names)
+
+
+def test_a_name_in_other_capitals_is_told_of() -> None:
+    names = ["Rex", "Zoë", "Bo"]
+    assert spelt_otherwise("rex and ZOË", names) == ["Rex", "Zoë"]
+    assert spelt_otherwise("Rex in a box", names) == [], "found as it is, or part of a word"
 
 
 def test_a_prototype_is_the_direction_of_the_mean() -> None:
