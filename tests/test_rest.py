@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from PIL import Image
@@ -14,6 +15,9 @@ from starlette.testclient import TestClient
 
 from clipsearch.config import resolve
 from clipsearch.library import Batch, FileState, Library
+from clipsearch.library.fill_state import RUNNING, FillState, write_fill_state
+from clipsearch.library.lock import fill_lock
+from clipsearch.vectors import EmbeddingSpace
 from ui import markup
 from ui.guard import MAX_UPLOAD_BYTES, Guard
 from ui.rest import rest_routes
@@ -96,6 +100,70 @@ def test_items_and_the_library_are_described(client: TestClient) -> None:
     assert item["original"] == f"/original/{hit['item']}"
     info = client.get("/api/info").json()
     assert (info["items"], info["model"], info["files"]) == (25, "embedded", 25)
+
+
+def test_the_models_and_how_a_change_goes_are_told(library_copy: Library, uploads: Path) -> None:
+    library = library_copy
+    client = client_of(Service(library, settings=resolve({}, library.settings())), uploads)
+
+    def told() -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+        reply = client.get("/api/models")
+        assert reply.status_code == 200, reply.text
+        return reply.json()["models"], reply.json()["fill"]
+
+    active = library.active_space()
+    assert active is not None
+    dim = active.space.dim
+    embedded = {
+        "space": active.id,
+        "address": "embedded",
+        "state": "in use",
+        "dim": dim,
+        "embedded": 25,
+        "lacking": 0,
+        "whole": True,
+        "bytes": 25 * 2 * dim,
+    }
+    assert told() == ([embedded], None)
+
+    items = list(library.items(library.present_items().tolist()).values())
+    hashes = [item.content_hash for item in items]
+    rows = np.full((25, 4), 0.5, np.float32)
+    with library.writer() as writer:
+        other = writer.add_space(
+            EmbeddingSpace("another", "0" * 64, "-", 4), address="another", runtime="", precision=""
+        ).id
+        writer.plan_switch(other)
+        writer.commit(Batch(vectors=(other, hashes[:10], rows[:10])))
+    state = FillState("another", RUNNING, "filling", 10, 25, 4.0, 3.75, 1)
+    write_fill_state(library.path, state)
+    with fill_lock(library.path):
+        models, fill = told()
+    assert models[0] == embedded
+    asked = ("address", "state", "embedded", "lacking", "whole")
+    assert [models[1][name] for name in asked] == ["another", "next", 10, 15, False]
+    assert fill == vars(state)
+
+    _, fill = told()  # nobody fills any more
+    assert fill is not None
+    assert (fill["state"], fill["seconds_left"]) == ("stopped", None)
+
+    with library.writer() as writer:  # which leaves the library's revision
+        writer.commit(Batch(vectors=(other, hashes[10:], rows[10:])))
+    assert [one["whole"] for one in told()[0]] == [True, True]
+    with library.writer() as writer:
+        writer.plan_switch(None)
+    assert [one["state"] for one in told()[0]] == ["in use", "kept"]
+    with library.writer() as writer:
+        writer.drop_space(other)
+    write_fill_state(library.path, None)
+    assert told() == ([embedded], None)
+
+
+def test_a_library_without_models_says_so(tmp_path: Path, uploads: Path) -> None:
+    with Library.open(tmp_path / "new.clipsearch", create=True) as library:
+        client = client_of(Service(library, settings=resolve({}, library.settings())), uploads)
+        assert client.get("/api/models").json() == {"models": [], "fill": None}
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from clipsearch.errors import (
     UsageError,
 )
 from clipsearch.query import parse
+from ui.models import Models
 from ui.service import Answer, Service
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -39,9 +40,10 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
 
 
 def rest_routes(service: Service, uploads: Path) -> APIRouter:
-    """``/api/search``, ``/api/items/ITEM`` and ``/api/info``; uploads lie in ``uploads`` meanwhile.
+    """``/api/search``, ``/api/items/ITEM``, ``/api/info`` and ``/api/models``.
 
-    Whatever goes wrong is a JSON object ``{"error": {"status": ..., "message": ...}}``.
+    Uploads lie in ``uploads`` until they are answered. Whatever goes wrong is a JSON object
+    ``{"error": {"status": ..., "message": ...}}``.
     """
     router = APIRouter(prefix="/api")
 
@@ -75,10 +77,16 @@ def rest_routes(service: Service, uploads: Path) -> APIRouter:
             }
         )
 
+    @router.get("/models")
+    def models() -> Response:
+        return _answered(lambda: _models_told(service.models()))
+
     @router.api_route("/{rest:path}", methods=_METHODS)
     def other(rest: str) -> Response:
         return refusal(
-            404, f"There is no /api/{rest} here: ask /api/search, /api/items/ITEM or /api/info."
+            404,
+            f"There is no /api/{rest} here: ask /api/search, /api/items/ITEM, /api/info or "
+            "/api/models.",
         )
 
     return router
@@ -137,3 +145,12 @@ def _described(service: Service, item: str) -> dict[str, Any]:
         "view": f"/view/{number}",
         "original": f"/original/{number}",
     }
+
+
+def _models_told(models: Models) -> dict[str, Any]:
+    held = []
+    for model in models.held:
+        told = {**asdict(model), "whole": model.lacking == 0}
+        del told["fill"]  # stands beside the models: while one is loaded it is none of them
+        held.append(told)
+    return {"models": held, "fill": asdict(models.fill) if models.fill else None}

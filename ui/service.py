@@ -29,6 +29,7 @@ from clipsearch.searcher import Searcher
 from clipsearch.tagging.review import Doubt, Review
 from clipsearch.tagging.vocabulary import BUILT_IN
 from indexer.picture_reading import PictureReader
+from ui.models import ModelReader, Models
 
 VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
 _VIEW_QUALITY = 88
@@ -138,12 +139,16 @@ class Service:
         self._encoder = encoder
         self._notify = notify or (lambda _: None)
         self._reader = PictureReader(settings.max_pixels)
+        self._models = ModelReader(library)
+        self._warmed: str | None = None  # the space whose model was last loaded ahead
         self._searcher = Searcher(
             library, settings=settings, encoder=encoder, opens_files=False, notify=notify
         )
 
     def warm_up_in_background(self) -> threading.Thread:
         """Loads index and model in a thread, so that the first question need not wait for them."""
+        space = self._library.active_space()
+        self._warmed = space.id if space else None
         thread = threading.Thread(target=self._warm_up, name="warm-up", daemon=True)
         thread.start()
         return thread
@@ -162,6 +167,16 @@ class Service:
             model=space.address if space else None,
             library=self._library.path,
         )
+
+    def models(self) -> Models:
+        """The library's models and how a change goes; has the one that searches use loaded.
+
+        So after a switch the model is there, or on its way, before the next question.
+        """
+        models = self._models.read()
+        if models.in_use is not None and models.in_use.space != self._warmed:
+            self.warm_up_in_background()
+        return models
 
     def counts(self) -> Counts:
         """How much the library holds."""
