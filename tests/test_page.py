@@ -17,6 +17,10 @@ from serving import Served, index, running_server
 
 import clipsearch
 from clipsearch.cli import main
+from clipsearch.config import resolve
+from clipsearch.library import Library
+from indexer import filling
+from indexer.switching import change_model
 
 CHROMIUM = os.environ.get("CLIPSEARCH_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -289,6 +293,51 @@ def test_everything_fits_wide_and_narrow(
     dialog.get_by_text("More like this").scroll_into_view_if_needed()
     dialog.get_by_label("Close", exact=True).click()
     visit.tab.wait_for_function("!document.querySelector('dialog[open]')")
+
+
+def test_the_page_shows_a_change_of_models_and_goes_on_with_the_new_one(
+    browser: Any,
+    library_copy: Library,
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(filling, "COMMIT_AFTER_FILES", 1)
+    new = f"local-dir:{tiny_model_dir}"
+    with running_server(library_copy.path) as served:
+        visit = Visit(browser, served.url)
+        line = visit.tab.locator("#models .cs-models")
+        visit.tab.get_by_text("Searches use embedded", exact=True).wait_for()
+        visit.type("a cat cutoff:none")
+        looked = []
+
+        def look(done: int, total: int) -> None:
+            if done < 12 or looked:
+                return
+            visit.tab.wait_for_function(  # a page that is open anyway finds out by itself
+                "() => /[1-9]\\d* of 25 pictures/.test(document.querySelector('#models').innerText)"
+            )
+            looked.append(line.inner_text())
+            assert 0 < visit.tab.locator("#models progress").evaluate("bar => bar.position") < 1
+            for size, name in ((WIDE, "wide"), ({"width": 390, "height": 844}, "phone")):
+                visit.tab.set_viewport_size(size)
+                assert visit.overflow() <= 0
+                visit.tab.screenshot(path=tmp_path / f"change-{name}.png")
+            assert visit.type("a motorcycle")[0] == "motorcycle.png"
+            assert "embedded model" in visit.status
+
+        settings = resolve({}, library_copy.settings())
+        report = change_model(library_copy, new, settings=settings, batch_size=1, progress=look)
+        assert report.switched
+        (shown,) = looked
+        assert shown.startswith("Searches use embedded. tiny-model is being filled, ")
+        visit.tab.get_by_text("Searches use tiny-model", exact=True).wait_for()
+        assert visit.tab.locator("#models progress").count() == 0
+        assert "embedded model" in visit.status, "what is on show stays"
+        assert len(visit.type("a cat cutoff:none")) == 25
+        assert f"{new} model" in visit.status
+        assert visit.complaints == []
+        visit.tab.close()
 
 
 def test_an_empty_library_says_how_to_fill_it(browser: Any, tmp_path: Path) -> None:

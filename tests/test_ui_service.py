@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,7 +23,11 @@ from clipsearch.errors import (
     QueryError,
 )
 from clipsearch.library import Library
+from clipsearch.library.choices import HeldModel
+from clipsearch.library.fill_state import FillState
+from indexer.switching import change_model
 from ui import markup
+from ui.models import Models
 from ui.service import Answer, Found, Picture, Service, Summary
 
 COLOURS = ("red", "green", "blue", "yellow", "black")
@@ -164,6 +170,38 @@ def test_an_empty_library_answers_with_nothing(tmp_path: Path) -> None:
         )
 
 
+def test_after_a_switch_the_new_model_is_loaded_before_anyone_asks(
+    tmp_path: Path, folder: Path, tiny_model_dir: Path
+) -> None:
+    path = tmp_path / "test.clipsearch"
+    index(path, folder, f"local-dir:{tiny_model_dir}")
+    new = f"local-dir:{shutil.copytree(tiny_model_dir, tmp_path / 'new')}"
+    config = tmp_path / "new" / "open_clip_config.json"  # other preprocessing: another space
+    config.write_text(config.read_text().replace('"bicubic"', '"bilinear"'))
+    with Library.open(path) as library, Library.open(path) as elsewhere:
+        settings = resolve({"runtime": "torch"}, library.settings())
+        service = Service(library, settings=settings)
+        service.warm_up_in_background().join()
+        before = loaded(service)
+        assert service.models().in_use == service.models().held[0]
+        space = change_model(elsewhere, new, settings=settings).space
+        assert space != before
+        in_use = service.models().in_use
+        assert in_use is not None
+        assert in_use.space == space
+        for thread in threading.enumerate():
+            if thread.name == "warm-up":
+                thread.join()
+        assert loaded(service) == space
+        assert service.search("red", top=1, everything=True).model == new
+
+
+def loaded(service: Service) -> str:
+    encoder = service._searcher._encoder
+    assert encoder is not None
+    return encoder.space.id
+
+
 # --- HTML -----------------------------------------------------------------------------------
 
 
@@ -203,6 +241,13 @@ def test_no_name_becomes_markup(name: str, camera: str) -> None:
         lambda path, text: markup.status(f"{text} {path}"),
         lambda path, text: markup.empty_library(Summary(0, text, path)),
         lambda path, text: markup.answered(Answer((), text, 0.1), f" like {path}"),
+        lambda path, text: markup.models(
+            Models(
+                (held("in use", f"local-dir:/{text}", 9), held("next", f"x {text}", 3)),
+                FillState(text, "failed", "filling", error=text),
+            ),
+            path,
+        ),
     ):
         html, plain = draw(path, camera), draw(plain_path, "plain")
         found, expected = Elements(html), Elements(plain)
@@ -227,3 +272,58 @@ def test_the_status_line_reads_well() -> None:
         Answer(found, "embedded", 0.031)
     )
     assert ">1 picture like a.jpg," in markup.answered(Answer(found[:1], "m", 0.1), " like a.jpg")
+
+
+def held(state: str, address: str, embedded: int, whole: int = 1_234) -> HeldModel:
+    return HeldModel("id", address, state, embedded, whole - embedded, 0, 4)
+
+
+FAR = "400 of 1,234 pictures"
+OLD, NEW = held("in use", "embedded", 1_234), held("next", "local-dir:/models/mine", 400)
+
+
+@pytest.mark.parametrize(
+    ("models", "fill", "text", "bar"),
+    [
+        ((), None, "", None),
+        ((OLD, held("kept", "x", 3)), None, "Searches use embedded", None),
+        ((OLD,), ("running", "loading"), "Searches use embedded. mine is being loaded", None),
+        ((NEW,), ("running", "filling"), f"mine is being filled, {FAR}", ("400", "1234")),
+        ((NEW,), ("running", "loading"), f"mine is being filled, {FAR}", ("400", "1234")),
+        ((NEW,), ("running", "filling", 45), f"{FAR}, less than a minute left", ("400", "1234")),
+        ((NEW,), ("running", "filling", 200), f"{FAR}, about 3 min left", ("400", "1234")),
+        ((NEW,), ("running", "filling", 3_900), f"{FAR}, about 1 h 05 min left", ("400", "1234")),
+        ((NEW,), ("running", "waiting"), "mine waits for another process", ("400", "1234")),
+        ((OLD, NEW), ("stopped", "filling"), f"to mine has stopped at {FAR}. It", ("400", "1234")),
+        ((OLD, NEW), None, f"to mine has stopped at {FAR}. It goes on", ("400", "1234")),
+        ((OLD, NEW), ("failed", "filling"), f"stopped at {FAR} (disk full).", ("400", "1234")),
+        ((OLD,), ("running", "filling"), "Searches use embedded", None),  # withdrawn
+        ((OLD,), ("running", "tagging"), "embedded. It gives the photos its tags", None),
+    ],
+)
+def test_the_line_about_models_says_which_searches_and_how_a_change_goes(
+    models: tuple[HeldModel, ...],
+    fill: tuple[str, str] | tuple[str, str, float] | None,
+    text: str,
+    bar: tuple[str, str] | None,
+) -> None:
+    told = None
+    if fill is not None:
+        state, doing, *left = fill
+        told = FillState(
+            NEW.address,
+            state,
+            doing,
+            seconds_left=float(left[0]) if left else None,
+            error="disk full" if state == "failed" else None,
+        )
+    seen = Elements(markup.models(Models(models, told), Path("/my photos/a.clipsearch")))
+    assert text in seen.text
+    if bar is None:
+        assert seen.text.endswith(text)
+    if "stopped" in text:
+        assert "use local-dir:/models/mine --library '/my photos/a.clipsearch'" in seen.text
+    bars = [(given["value"], given["max"]) for tag, given in seen.elements if tag == "progress"]
+    assert bars == ([bar] if bar else [])
+    titles = {given["title"] for tag, given in seen.elements if tag == "b"}
+    assert titles <= {"embedded", NEW.address}

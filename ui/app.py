@@ -52,6 +52,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
         title="clipsearch", analytics_enabled=False, delete_cache=(60, UPLOAD_LIFETIME_S)
     ) as page:
         heading = gr.HTML()
+        models = gr.HTML(elem_id="models", js_on_load=_script("models.js"))
         with gr.Row(elem_classes="cs-question"):
             with gr.Column(scale=5, min_width=280):
                 with gr.Row():
@@ -96,6 +97,10 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
             body = markup.hint() if summary.items else markup.empty_library(summary)
             return markup.heading(summary), "", body
 
+        def models_now() -> tuple[str, str]:
+            summary = service.summary()
+            return markup.models(service.models(), summary.library), markup.heading(summary)
+
         def search(
             text: str, image: Dropped, top: int, everything: bool = False
         ) -> tuple[None, str, str]:
@@ -135,6 +140,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
 
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         page.load(_told(welcome, 3), None, [heading, status, results], **quiet)
+        models.changed(_told(models_now, 2), None, [models, heading], **quiet)
         asked: dict[str, Any] = {
             "outputs": [liked, status, results],
             # Gradio would open the picture by its own rules, or fetch it from an address.

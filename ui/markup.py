@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
 from html import escape as escape_html
 from pathlib import Path
 
 from clipsearch.command import clock
+from clipsearch.encoders.registry import LOCAL_DIR
 from clipsearch.errors import QueryError
+from clipsearch.library.fill_state import RUNNING
 from clipsearch.query import parse, words
 from clipsearch.query.fields import FILTERS, OPTIONS, TERMS
+from ui.models import Models
 from ui.service import Answer, Found, Picture, Summary
 
 _LEAST_RATIO, _GREATEST_RATIO = 0.5, 2.6  # so that a panorama does not take a whole screen
@@ -26,6 +30,58 @@ def heading(summary: Summary) -> str:
         "<header class='cs-heading'><h1>clipsearch</h1>"
         f"<p>{_pictures(summary.items)} · private, on your own machine</p></header>"
     )
+
+
+def models(told: Models, library: Path) -> str:
+    """Which model searches, and how far the change to another one is; empty if there is none."""
+    said = _change(told, library)
+    if told.in_use is not None:
+        said = f"Searches use {_model(told.in_use.address)}{said and '. '}{said}"
+    if not said:
+        return ""
+    bar, coming = "", told.coming
+    if coming is not None:
+        whole = coming.embedded + coming.lacking
+        bar = f"<progress max='{whole}' value='{coming.embedded}' aria-hidden='true'></progress>"
+    return f"<div class='cs-models'><p>{said}</p>{bar}</div>"
+
+
+def _change(told: Models, library: Path) -> str:
+    """How the change goes, or the command that goes on with one that has stopped."""
+    fill, coming = told.fill, told.coming
+    runs = fill is not None and fill.state == RUNNING
+    if coming is None:
+        if fill is not None and runs and fill.doing == "tagging":
+            return "It gives the photos its tags"
+        if fill is not None and runs and fill.doing == "loading":
+            return f"{_model(fill.address)} is being loaded"
+        return ""  # also where the change was withdrawn, and its process has yet to notice
+    name = _model(coming.address)
+    far = f"{coming.embedded:,} of {_pictures(coming.embedded + coming.lacking)}"
+    if fill is None or not runs:
+        why = f" ({escape(fill.error)})" if fill is not None and fill.error else ""
+        command = f"clipsearch models use {shlex.quote(coming.address)} --library "
+        return (
+            f"The change to {name} has stopped at {far}{why}. It goes on with "
+            f"<code>{escape(command + shlex.quote(str(library)))}</code>"
+        )
+    if fill.doing == "waiting":
+        return f"{name} waits for another process that writes the library, {far} are done"
+    left = f", {_time_left(fill.seconds_left)}" if fill.seconds_left is not None else ""
+    return f"{name} is being filled, {far}{left}"
+
+
+def _model(address: str) -> str:
+    """An address; of a folder its name, and the whole of it on hovering."""
+    name = Path(address).name if address.startswith(LOCAL_DIR) else address
+    return f"<b title='{escape(address)}'>{escape(name or address)}</b>"
+
+
+def _time_left(seconds: float) -> str:
+    if seconds < 60:
+        return "less than a minute left"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"about {hours} h {minutes:02} min left" if hours else f"about {minutes} min left"
 
 
 def status(text: str, *, failed: bool = False) -> str:
