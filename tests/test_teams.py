@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,6 +140,48 @@ def test_two_processes_find_the_gradients_of_one_with_the_whole_batch(
     first, second = of("again")
     assert all(torch.equal(first[key], value) for key, value in second.items())
     assert [path.name for path in (tmp_path / "again").glob("4-*")], "one of them writes"
+
+
+def test_torchrun_trains_what_one_process_trains(
+    captions: Path, real_photos: Path, tmp_path: Path
+) -> None:
+    """The documented command line itself, two processes over gloo, beside the same without it."""
+    train = [
+        "-m", "clipsearch", "train", "--captions", str(real_photos / "captions.csv"),
+        "--model", f"local-dir:{captions.parent / 'vit'}", "--learn", "all", "--lr", "1e-3",
+        "--epochs", "2", "--batch-size", "7", "--keep-held-out", "--max-forgetting", "100",
+        "--threads", "1", "--library", str(tmp_path / "none"), "--json",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+    def run(name: str, *launch: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        command = [*launch, *train, "--out", str(tmp_path / name)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=240, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        return json.loads(done.stdout), [json.loads(line) for line in lines]
+
+    torchrun = str(Path(sys.executable).parent / "torchrun")
+    together, steps = run("two", torchrun, "--standalone", "--nproc-per-node", "2")
+    alone, expected = run("one", sys.executable)
+    assert len(steps) == len(expected) >= 6, "each step is written once"
+    for step, of_one in zip(steps, expected, strict=True):
+        assert (step["phase"], step["step"]) == (of_one["phase"], of_one["step"])
+        assert step["loss"] == pytest.approx(of_one["loss"], abs=1e-4)
+    weights, of_one = (
+        load_file(next((tmp_path / name / "checkpoint-judged").glob("*.safetensors")))
+        for name in ("two", "one")
+    )
+    start = load_file(captions.parent / "vit" / "open_clip_model.safetensors")
+    moved, apart = (
+        max(float((weights[f"model.{key}"] - other[key]).abs().max()) for key in start)
+        for other in (start, {key: of_one[f"model.{key}"] for key in start})
+    )
+    assert apart < 0.02 * moved, (apart, moved)
+    assert together["mixtures"][-1]["alpha"] == alone["mixtures"][-1]["alpha"] == 1.0
+    assert together["pictures"] == alone["pictures"]
 
 
 @pytest.mark.parametrize("config", ["vit", "resnet"])

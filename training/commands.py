@@ -167,7 +167,8 @@ def _configure(parser: ArgumentParser) -> None:
     add_json_argument(parser)
     parser.epilog = (
         "Ctrl-C saves a checkpoint; the same command continues from it, with the same result. "
-        "Several processes share the work: torchrun --nproc-per-node 2 -m clipsearch train ..."
+        "Several processes share the work: torchrun --standalone --nproc-per-node 2 "
+        "-m clipsearch train ..."
     )
 
 
