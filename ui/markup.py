@@ -13,6 +13,7 @@ from clipsearch.errors import QueryError
 from clipsearch.library.fill_state import RUNNING
 from clipsearch.query import parse, words
 from clipsearch.query.fields import FILTERS, OPTIONS, TERMS
+from indexer.report import duration
 from ui.models import Models
 from ui.service import Answer, Found, Picture, Summary
 
@@ -67,7 +68,7 @@ def _change(told: Models, library: Path) -> str:
         )
     if fill.doing == "waiting":
         return f"{name} waits for another process that writes the library, {far} are done"
-    left = f", {_time_left(fill.seconds_left)}" if fill.seconds_left is not None else ""
+    left = f", {duration(fill.seconds_left)} left" if fill.seconds_left is not None else ""
     return f"{name} is being filled, {far}{left}"
 
 
@@ -75,13 +76,6 @@ def _model(address: str) -> str:
     """An address; of a folder its name, and the whole of it on hovering."""
     name = Path(address).name if address.startswith(LOCAL_DIR) else address
     return f"<b title='{escape(address)}'>{escape(name or address)}</b>"
-
-
-def _time_left(seconds: float) -> str:
-    if seconds < 60:
-        return "less than a minute left"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"about {hours} h {minutes:02} min left" if hours else f"about {minutes} min left"
 
 
 def status(text: str, *, failed: bool = False) -> str:
