@@ -15,6 +15,7 @@ from clipsearch.errors import FillRunningError, LibraryError, ModelChangeError, 
 if TYPE_CHECKING:
     from clipsearch.library import Library
     from clipsearch.library.choices import HeldModel
+    from clipsearch.library.fill_state import FillState
     from clipsearch.vectors import EmbeddingSpace
     from indexer.change_checks import Estimate
     from indexer.switching import ChangeReport
@@ -101,19 +102,23 @@ def _run(arguments: Namespace) -> int:
 def _list(arguments: Namespace) -> int:
     from clipsearch.encoders import known_models
     from clipsearch.library import Library
-    from clipsearch.library.choices import held_models
+    from clipsearch.library.choices import NEXT, held_models
+    from clipsearch.library.fill_state import read_fill_state
 
     path = resolve(vars(arguments)).library
     if (path / "library.db").exists():
         with Library.open(path) as library:
             held = held_models(library)
+            state = read_fill_state(library.path)
         if held and not arguments.json:
             print(f"In {path}:")
         for model in held:
+            fill = state if model.state == NEXT else None
             if arguments.json:
-                print_json({"kind": "held", **asdict(model)})
+                told = {**asdict(model), "fill": asdict(fill) if fill else None}
+                print_json({"kind": "held", **told})
             else:
-                print(held_line(model))
+                print(held_line(model, fill))
         if held and not arguments.json:
             print("\nModels there are:")
     for entry in known_models(include_all=arguments.all):
@@ -125,12 +130,11 @@ def _list(arguments: Namespace) -> int:
     return errors.DONE
 
 
-def held_line(model: HeldModel) -> str:
+def held_line(model: HeldModel, fill: FillState | None) -> str:
     """One space for people: what it is, how full, and how its fill goes."""
     whole = model.embedded + model.lacking
     full = f"{model.embedded:,} of {whole:,} vectors" if model.lacking else f"{whole:,} vectors"
     line = f"  {model.state:<7} {model.address:<44} {full}, {_size(model.bytes)}, id {model.space}"
-    fill = model.fill
     if model.state != "next":
         return line
     if fill is None or fill.state != "running":

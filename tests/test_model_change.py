@@ -154,8 +154,9 @@ def test_what_was_stopped_goes_on_and_nothing_is_embedded_twice(
     assert using(library) == old
     told = {model.address: model for model in held_models(library)}[new]
     assert (told.state, told.embedded) == ("next", first.embedded)
-    assert told.fill is not None
-    assert told.fill.state == "stopped"
+    fill = read_fill_state(library.path)
+    assert fill is not None
+    assert fill.state == "stopped"
     second = change(library, new, settings)
     assert second.switched
     assert first.embedded + second.embedded == PHOTOS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from clipsearch.library import Library
 from clipsearch.library.choices import IN_USE, NEXT, HeldModel, held_models
@@ -14,7 +14,7 @@ from clipsearch.library.fill_state import FillState, read_fill_state
 class Models:
     """The models that a library has vectors of, in the order they were added.
 
-    ``fill`` is a change that goes on or was left undone; those of ``held`` have none.
+    ``fill`` is a change that goes on or was left undone.
     """
 
     held: tuple[HeldModel, ...]
@@ -47,6 +47,5 @@ class ModelReader:
             # A fill leaves the library's state as it is, but not the number of vectors.
             seen = (self._library.state, spaces, models.next(), models.previous())
             if self._counted is None or self._counted[0] != seen:
-                held = tuple(replace(model, fill=None) for model in held_models(self._library))
-                self._counted = (seen, held)
+                self._counted = (seen, tuple(held_models(self._library)))
             return Models(self._counted[1], fill)

@@ -148,9 +148,6 @@ def _described(service: Service, item: str) -> dict[str, Any]:
 
 
 def _models_told(models: Models) -> dict[str, Any]:
-    held = []
-    for model in models.held:
-        told = {**asdict(model), "whole": model.lacking == 0}
-        del told["fill"]  # stands beside the models: while one is loaded it is none of them
-        held.append(told)
+    held = [{**asdict(model), "whole": model.lacking == 0} for model in models.held]
+    # The fill stands beside the models: while one is being loaded it is none of them.
     return {"models": held, "fill": asdict(models.fill) if models.fill else None}

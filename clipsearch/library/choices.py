@@ -1,11 +1,12 @@
-"""What a person sees of the models of a library: which answers, which comes next, how full each."""
+"""What a person sees of the models of a library: which answers, which comes next, how full each.
+
+How the fill of the next one goes says ``fill_state``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from clipsearch.library.fill_state import FillState, read_fill_state
 
 if TYPE_CHECKING:
     from clipsearch.library.library import Library
@@ -24,13 +25,11 @@ class HeldModel:
     lacking: int  # pictures that are there and have none
     bytes: int  # of the vectors alone
     dim: int
-    fill: FillState | None = None  # of the one that comes next
 
 
 def held_models(library: Library) -> list[HeldModel]:
     """The spaces of a library, in the order they were added."""
     coming, before = library.models.next(), library.models.previous()
-    fill = read_fill_state(library.path)
     found = []
     for space in library.spaces():
         state = KEPT
@@ -49,7 +48,6 @@ def held_models(library: Library) -> list[HeldModel]:
                 lacking=len(library.models.lacking(space.id)),
                 bytes=2 * space.space.dim * space.embedded,
                 dim=space.space.dim,
-                fill=fill if state == NEXT else None,
             )
         )
     return found
