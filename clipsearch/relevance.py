@@ -38,6 +38,7 @@ _HABIT = 0.25  # variance of means, as a part of the rest's, from which on it is
 _PRIOR_SIZE = 20.0  # pictures that the mean over all queries weighs against the query's own
 _SAME = 0.995  # a cosine from which on a picture is the question itself
 _SMALLEST_SPREAD = 1e-3
+_ROUNDING = 1e-5  # what a cosine may differ by if it is added up in another order, and much more
 # Log odds of being relevant: a constant, per place between the query's mean (0) and its best (1),
 # per spread by which the query as a whole clears its bar. Fitted on half of the benchmark's
 # queries.
@@ -169,7 +170,7 @@ class Calibration:
         if kind == "image" and scores.max(initial=-1.0) >= _SAME:
             cutoff = min(cutoff, _SAME)  # the picture itself is an answer
         elif clearance < 0:
-            cutoff = max(cutoff, float(np.nextafter(scores.max(initial=-1.0), np.float32(2))))
+            cutoff = max(cutoff, float(scores.max(initial=-1.0)) + _ROUNDING)
         constant, per_place, per_spread = _ODDS
         slope = per_place / (best - mean)
         return Relevance(cutoff, mean - (constant + per_spread * clearance) / slope, slope)

@@ -9,6 +9,7 @@ import pytest
 
 from clipsearch.errors import VectorError
 from clipsearch.relevance import KINDS, Calibration, Relevance, neutral_texts
+from clipsearch.searcher import Judged
 from clipsearch.vectors import Matrix, Vector, unit_rows
 
 DIM = 48
@@ -49,6 +50,26 @@ def test_what_the_library_lacks_gives_nothing() -> None:
         relevance, scores = _judged(library, query)
         empty += bool(scores.max() < relevance.cutoff)
     assert empty >= 34  # 85 %
+
+
+def test_nothing_is_nothing_however_the_same_scores_are_rounded() -> None:
+    """Another processor or another size of batch adds up in another order."""
+    library, neutral = _library(20, _random(1, 1)[0]), _random(200, 9)
+    calibration = Calibration.of(library, neutral)
+    offsets = calibration.offsets(library)
+    nothing = 0
+    for query in _random(60, 2):
+        scores = library @ query
+        relevance = calibration.judge(query, scores - offsets)
+        if (scores - offsets).max() >= relevance.cutoff:
+            continue
+        nothing += 1
+        judged = Judged(relevance, offsets, np.arange(len(library)))
+        backwards = unit_rows(library[:, ::-1].astype(np.float64)) @ query[::-1]
+        for again in (scores, np.float32(backwards), np.nextafter(scores, np.float32(2))):
+            assert not (again >= judged.cutoffs).any()
+            assert not (np.float32(again - offsets) >= np.float32(relevance.cutoff)).any()
+    assert nothing >= 40
 
 
 def test_the_same_pictures_count_however_a_model_scales_its_cosines() -> None:

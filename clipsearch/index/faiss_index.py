@@ -161,8 +161,9 @@ class FaissIndex:
 
 def _best(ids: Ids, scores: Scores, k: int) -> Neighbours:
     """The ``k`` highest scores, ties by ascending id; ``ids`` are ascending already."""
-    order = best_first(scores, k)
-    return Neighbours(ids[order], np.clip(scores[order], -1.0, 1.0))
+    cosines: Scores = np.clip(scores, -1.0, 1.0)  # first: what rounding put beyond 1 is a tie, too
+    order = best_first(cosines, k)
+    return Neighbours(ids[order], cosines[order])
 
 
 def write_index(ids: Ids, rows: Matrix, path: Path) -> None:
