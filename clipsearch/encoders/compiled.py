@@ -35,6 +35,7 @@ RUNTIME = "openvino"
 _FORMAT = 2  # 2: the last layer of a ViT computes its class token alone
 _SUB_BATCH = 8  # pictures in one request; several requests run side by side
 _CHUNK_BYTES = 1 << 20
+_LEAST_COSINE = 0.99  # of a picture's vector in bfloat16 to that in float32
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,13 @@ class CompiledEncoder:
                     "INFERENCE_NUM_THREADS": self._settings.thread_count,
                 }
                 path = self._folder / f"{name}.xml"
-                self._compiled[name] = self._core.compile_model(path, "CPU", options)
+                made = self._core.compile_model(path, "CPU", options)
+                if name == "image" and self.precision == "bf16":
+                    exactly = options | {"INFERENCE_PRECISION_HINT": "f32"}
+                    exact = self._core.compile_model(path, "CPU", exactly)
+                    pictures = plain_pictures(self.preprocessing.height, self.preprocessing.width)
+                    require_close(self.address, exact([pictures])[0], made([pictures])[0])
+                self._compiled[name] = made
             return self._compiled[name]
 
     def _precision(self, wanted: str) -> str:
@@ -199,6 +206,36 @@ class CompiledEncoder:
                 reason="--precision bf16: this CPU has no bfloat16 arithmetic. Use --precision f32"
             )
         return "bf16" if wanted == "bf16" else "f32"
+
+
+def plain_pictures(height: int, width: int) -> Pixels:
+    """Pictures of little contrast, dark to pale: what bfloat16, of 8 binary digits, loses first.
+
+    (n, 3, height, width) uint8, the same each time.
+    """
+    chance = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    pictures = []
+    for brightness in (8, 24, 60, 128, 200, 230, 245):
+        for contrast in (2, 6):
+            waves = np.zeros_like(x)
+            for across, down in chance.uniform(1, 8, (4, 2)):
+                waves += np.sin(2 * np.pi * (across * x + down * y) + chance.uniform(0, 6))
+            grain = chance.normal(0, 2, (3, *x.shape))
+            pictures.append(brightness + contrast * waves + grain)
+    levels: Pixels = np.clip(np.rint(np.stack(pictures)), 0, 255).astype(np.uint8)
+    return levels
+
+
+def require_close(address: str, exact: Matrix, reduced: Matrix) -> None:
+    """DeviceError where (n, dim) vectors in bfloat16 are too far from those in float32."""
+    least = float((unit_rows(exact) * unit_rows(reduced)).sum(axis=1).min())
+    if least < _LEAST_COSINE:
+        raise DeviceError(
+            reason=f"--precision bf16: {address} loses too much in bfloat16, the cosine to float32 "
+            f"falls to {least:.3f} in pictures of little contrast, and {_LEAST_COSINE} is the "
+            "least. Use --precision f32"
+        )
 
 
 def _keep(request: Any, place: tuple[Matrix, int]) -> None:
