@@ -121,10 +121,6 @@ def _run_search(arguments: Namespace) -> int:
         )
     if arguments.all:
         query = replace(query, cutoff="none")
-    if query.needs_text_model and arguments.model is None:
-        from clipsearch.headstart import begin
-
-        begin(resolve(vars(arguments)))
     library, settings = open_library(arguments)
     from clipsearch import searcher
     from clipsearch.naming import spelt_otherwise

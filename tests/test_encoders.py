@@ -19,7 +19,6 @@ from PIL import Image
 from clipsearch.config import Settings, resolve
 from clipsearch.encoders import Encoder, compile_encoder, is_compiled, load_encoder
 from clipsearch.encoders.compiled import plain_pictures, require_close
-from clipsearch.encoders.loading import start_loading_text
 from clipsearch.encoders.local_model import read_local_model
 from clipsearch.encoders.openclip import load_openclip
 from clipsearch.errors import (
@@ -178,8 +177,10 @@ from PIL import Image
 from clipsearch.config import resolve
 from clipsearch.encoders import load_encoder
 encoder = load_encoder(sys.argv[1], settings=resolve({"cache_dir": sys.argv[2]}))
+texts = encoder.encode_texts(["a dog"])
+assert not any("openvino" in name for name in sys.modules), "words need no runtime"
 pixels = encoder.preprocess(Image.new("RGB", (50, 60), (200, 30, 30)))
-print(encoder.encode_texts(["a dog"]).shape, encoder.encode_images(pixels[None]).shape)
+print(texts.shape, encoder.encode_images(pixels[None]).shape)
 """
     done = subprocess.run(
         [sys.executable, "-c", script, address, str(settings.cache_dir)],
@@ -196,28 +197,16 @@ def test_a_damaged_compiled_file_is_made_again(tiny_model_dir: Path, tmp_path: P
     own = resolve({"cache_dir": tmp_path})
     address = f"local-dir:{tiny_model_dir}"
     space = load_encoder(address, settings=replace(own, runtime="compiled")).space
-    damaged = tmp_path / "compiled" / space.id / "text.bin"
+    damaged = tmp_path / "compiled" / space.id / "text.safetensors"
     data = bytearray(damaged.read_bytes())
     data[len(data) // 2] ^= 1
     damaged.write_bytes(data)
     heard: list[str] = []
-    start_loading_text(space.id, own)
     encoder = load_encoder(address, settings=own, space=space, notify=heard.append)
     assert encoder.runtime == "torch-cpu"
     assert any("torch" in line for line in heard)
     assert compile_encoder(address, settings=own)
     assert load_encoder(address, settings=own).runtime == "openvino"
-
-
-def test_a_model_loaded_early_is_the_one_that_answers(model_dir: Path, settings: Settings) -> None:
-    address = compiled_here(model_dir, settings)
-    expected = load_encoder(address, settings=settings)
-    start_loading_text(expected.space.id, replace(settings, model="guessed"))
-    early = load_encoder(address, settings=settings)
-    assert early is not expected
-    assert early.address == address
-    np.testing.assert_array_equal(early.encode_texts(TEXTS), expected.encode_texts(TEXTS))
-    assert load_encoder(address, settings=settings) is not early
 
 
 def test_a_moved_folder_keeps_its_space_and_other_weights_do_not(

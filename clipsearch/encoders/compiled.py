@@ -1,25 +1,27 @@
-"""The compiled CPU runtime: OpenVINO models on disk, loaded and run without importing torch.
+"""The compiled CPU runtime: models made ready on disk, loaded and run without importing torch.
 
-A cache entry is a folder named by the space: image.xml/.bin, text.xml/.bin, and a manifest with the
-checksums of all four. It is made by ``openclip_export`` and remade when anything differs.
+A cache entry is a folder named by the space: image.xml/.bin for OpenVINO, text.safetensors for
+``text_tower`` (text.xml/.bin where that cannot compute it), and a manifest with the checksums of
+all. It is made by ``openclip_export`` and remade when anything differs. Words import no OpenVINO.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from clipsearch.config import Settings
-from clipsearch.encoders.openvino_runtime import ov
+from clipsearch.encoders import text_tower
 from clipsearch.encoders.tokenizer import BytePairTokenizer
 from clipsearch.errors import DeviceError
 from clipsearch.vectors import EmbeddingSpace, Matrix, Pixels, unit_rows
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 TOWERS = ("image", "text")
 RUNTIME = "openvino"
-_FORMAT = 2  # 2: the last layer of a ViT computes its class token alone
+# 2: the last layer of a ViT computes its class token alone. 3: words in numpy, up to their end.
+_FORMAT = 3
 _SUB_BATCH = 8  # pictures in one request; several requests run side by side
 _CHUNK_BYTES = 1 << 20
 _LEAST_COSINE = 0.99  # of a picture's vector in bfloat16 to that in float32
@@ -48,7 +51,7 @@ class Manifest:
     context_length: int
     clean: str
     files: dict[str, str]  # name -> checksum
-    openvino: str
+    openvino: str  # the version that made it
     format: int = _FORMAT
 
     def write(self, folder: Path) -> None:
@@ -63,9 +66,15 @@ def read_manifest(folder: Path) -> Manifest | None:
         manifest = Manifest(**record)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if manifest.format != _FORMAT or manifest.openvino != ov.__version__:
+    if manifest.format != _FORMAT or manifest.openvino != openvino_version():
         return None
     return manifest if manifest.space.id == folder.name else None
+
+
+@cache
+def openvino_version() -> str:
+    """The installed version, without the tenth of a second that importing it takes."""
+    return version("openvino")
 
 
 def find_entry(settings: Settings, space: EmbeddingSpace) -> Path | None:
@@ -89,10 +98,10 @@ def find_address(settings: Settings, address: str) -> EmbeddingSpace | None:
 
 def is_sound(folder: Path, tower: str, manifest: Manifest) -> bool:
     """True if a tower's files are byte for byte as they were made."""
+    made = {name: value for name, value in manifest.files.items() if Path(name).stem == tower}
     try:
-        return all(
-            file_checksum(folder / name) == manifest.files.get(name)
-            for name in (f"{tower}.xml", f"{tower}.bin")
+        return bool(made) and all(
+            file_checksum(folder / name) == value for name, value in made.items()
         )
     except OSError:
         return False
@@ -112,7 +121,10 @@ class DamagedEntryError(Exception):
 
 
 class CompiledEncoder:
-    """An Encoder on OpenVINO. Each tower is loaded when it is first needed."""
+    """An Encoder that needs no torch. Each tower is loaded when it is first needed.
+
+    Pictures are computed by OpenVINO in ``precision``, words by numpy in float32.
+    """
 
     runtime = RUNTIME
 
@@ -125,9 +137,9 @@ class CompiledEncoder:
         self._folder = folder
         self._manifest = manifest
         self._settings = settings
-        self._core = ov.Core()
         self.precision = self._precision(settings.precision)
-        self._compiled: dict[str, Any] = {}
+        self._pictures: Any = None
+        self._words: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
         self._requests: Any = None
         self._loading = threading.Lock()
         self._running = {tower: threading.Lock() for tower in TOWERS}
@@ -147,9 +159,17 @@ class CompiledEncoder:
     def preprocess(self, image: Image.Image) -> Pixels:
         return self.preprocessing.apply(image)
 
+    @cached_property
+    def _core(self) -> Any:
+        from clipsearch.encoders.openvino_runtime import ov
+
+        return ov.Core()
+
     def encode_images(self, batch: Pixels) -> Matrix:
+        from clipsearch.encoders.openvino_runtime import ov
+
         vectors = np.empty((len(batch), self.space.dim), np.float32)
-        tower = self._tower("image")
+        tower = self._image_tower()
         with self._running["image"]:
             if self._requests is None:
                 streams = tower.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -165,47 +185,48 @@ class CompiledEncoder:
         if not texts:
             return np.empty((0, self.space.dim), np.float32)
         tokens = self._tokenizer(texts)
-        tower = self._tower("text")
+        tower = self._text_tower()
         with self._running["text"]:
-            return unit_rows(tower([tokens])[0])
+            return unit_rows(tower(tokens))
 
-    def start_loading_text(self) -> None:
-        """Loads the text tower in a thread; what goes wrong shows when it is used."""
-
-        def load() -> None:
-            with suppress(Exception):
-                self._tower("text")
-
-        threading.Thread(target=load).start()
-
-    def _tower(self, name: str) -> Any:
+    def _image_tower(self) -> Any:
         with self._loading:
-            if name not in self._compiled:
-                hint = "THROUGHPUT" if name == "image" else "LATENCY"
-                options = {
-                    "PERFORMANCE_HINT": hint,
-                    # Left to itself OpenVINO computes in bfloat16 wherever the CPU can.
-                    "INFERENCE_PRECISION_HINT": self.precision,
-                    "INFERENCE_NUM_THREADS": self._settings.thread_count,
-                }
-                path = self._folder / f"{name}.xml"
-                made = self._core.compile_model(path, "CPU", options)
-                if name == "image" and self.precision == "bf16":
-                    exactly = options | {"INFERENCE_PRECISION_HINT": "f32"}
-                    exact = self._core.compile_model(path, "CPU", exactly)
+            if self._pictures is None:
+                made = self._compile("image", "THROUGHPUT", self.precision)
+                if self.precision == "bf16":
+                    exact = self._compile("image", "THROUGHPUT", "f32")
                     pictures = plain_pictures(self.preprocessing.height, self.preprocessing.width)
                     require_close(self.address, exact([pictures])[0], made([pictures])[0])
-                self._compiled[name] = made
-            return self._compiled[name]
+                self._pictures = made
+            return self._pictures
+
+    def _text_tower(self) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        with self._loading:
+            if self._words is None:
+                if text_tower.FILE in self._manifest.files:
+                    self._words = text_tower.TextTower(self._folder / text_tower.FILE)
+                else:
+                    made = self._compile("text", "LATENCY", self.precision)
+                    self._words = lambda tokens: made([tokens])[0]
+            return self._words
+
+    def _compile(self, tower: str, hint: str, precision: str) -> Any:
+        options = {
+            "PERFORMANCE_HINT": hint,
+            # Left to itself OpenVINO computes in bfloat16 wherever the CPU can.
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": self._settings.thread_count,
+        }
+        return self._core.compile_model(self._folder / f"{tower}.xml", "CPU", options)
 
     def _precision(self, wanted: str) -> str:
-        if wanted == "bf16" and "BF16" not in self._core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        ):
+        if wanted != "bf16":
+            return "f32"
+        if "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise DeviceError(
                 reason="--precision bf16: this CPU has no bfloat16 arithmetic. Use --precision f32"
             )
-        return "bf16" if wanted == "bf16" else "f32"
+        return "bf16"
 
 
 def plain_pictures(height: int, width: int) -> Pixels:

@@ -6,9 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clipsearch import errors
 from clipsearch.config import Settings, resolve
@@ -19,12 +17,8 @@ from clipsearch.errors import DeviceError, ModelError, SpaceMismatchError
 from clipsearch.processes import own_command, own_environment
 from clipsearch.vectors import EmbeddingSpace
 
-if TYPE_CHECKING:
-    from clipsearch.encoders.compiled import CompiledEncoder
-
 Notify = Callable[[str], None]
 _CONVERSION_TIMEOUT_S = 1800
-_started: dict[tuple[Path, Settings], CompiledEncoder] = {}  # by ``start_loading_text``
 
 
 def load_encoder(
@@ -148,39 +142,15 @@ def _space_without_torch(address: str, settings: Settings) -> EmbeddingSpace | N
     return find_address(settings, address)
 
 
-def start_loading_text(space_id: str, settings: Settings) -> None:
-    """Begins to load a compiled model's text tower, for the ``load_encoder`` that will want it.
-
-    Does nothing where the model has not been compiled, or its files are damaged.
-    """
-    folder = settings.compiled_dir / space_id
-    encoder = _read_compiled(folder, settings) if may_use_compiled(settings) else None
-    if encoder is not None:
-        encoder.start_loading_text()
-        _started[folder, _relevant(settings)] = encoder
-
-
 def _load_compiled(address: str, space: EmbeddingSpace, settings: Settings) -> Encoder | None:
-    from clipsearch.encoders.compiled import find_entry
+    from clipsearch.encoders.compiled import CompiledEncoder, DamagedEntryError, find_entry
 
     folder = find_entry(settings, space)
     if folder is None:
         return None
-    encoder = _started.pop((folder, _relevant(settings)), None) or _read_compiled(folder, settings)
-    if encoder is not None:
-        encoder.address = address  # a folder may have moved since
-    return encoder
-
-
-def _read_compiled(folder: Path, settings: Settings) -> CompiledEncoder | None:
-    from clipsearch.encoders.compiled import CompiledEncoder, DamagedEntryError
-
     try:
-        return CompiledEncoder(folder, settings)
+        encoder = CompiledEncoder(folder, settings)
     except DamagedEntryError:
         return None
-
-
-def _relevant(settings: Settings) -> Settings:
-    """Without what makes no difference to an encoder: the library decides on it later."""
-    return replace(settings, library=Path(), model="")
+    encoder.address = address  # a folder may have moved since
+    return encoder

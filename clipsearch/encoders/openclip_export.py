@@ -12,16 +12,19 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from clipsearch.encoders import compiled
+from clipsearch.encoders import compiled, text_tower
 from clipsearch.encoders.openclip import OpenClipModel, load_openclip
 from clipsearch.encoders.openclip_pooling import spare_unused_tokens
+from clipsearch.encoders.openclip_text import save_text_tower
 from clipsearch.encoders.openvino_runtime import convert_model, ov
 from clipsearch.encoders.tokenizer import can_tokenize
 from clipsearch.errors import ClipsearchError, ModelError
@@ -73,12 +76,12 @@ def export(address: str, entries: Path) -> compiled.Manifest:
     pixels = torch.randint(0, 256, (_EXAMPLES, 3, *side), dtype=torch.uint8)
     texts = ["a photo", "two dogs on a beach at night", "x"]
     tokens = loaded.tokenizer(texts)
-    inputs = {"image": (_ImageTower(loaded), pixels), "text": (_TextTower(loaded), tokens)}
     entries.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix="making-", dir=entries))
     try:
-        for name, (tower, example) in inputs.items():
-            _convert(tower.eval(), example, temporary / f"{name}.xml")
+        _convert(_ImageTower(loaded).eval(), pixels, temporary / "image.xml")
+        if not _write_text_tower(loaded, tokens, temporary / text_tower.FILE):
+            _convert(_TextTower(loaded).eval(), tokens, temporary / "text.xml")
         files = {path.name: compiled.file_checksum(path) for path in sorted(temporary.iterdir())}
         manifest = compiled.Manifest(
             loaded.space,
@@ -87,7 +90,7 @@ def export(address: str, entries: Path) -> compiled.Manifest:
             context_length,
             clean,
             files,
-            ov.__version__,
+            compiled.openvino_version(),
         )
         manifest.write(temporary)
         _put_in_place(temporary, entries / loaded.space.id)
@@ -105,18 +108,42 @@ def _convert(tower: torch.nn.Module, example: torch.Tensor, path: Path) -> None:
     converted.reshape([-1, *example.shape[1:]])
     for compress in (True, False):  # float16 on the disk, unless that shows
         ov.save_model(converted, path, compress_to_fp16=compress)
-        if _agrees(path, example.numpy(), wanted):
+        run = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        if _agrees(partial(_run_openvino, run), example.numpy(), wanted):
             return
     raise ModelError(reason=f"the compiled {path.stem} tower does not agree with torch")
 
 
-def _agrees(path: Path, example: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> bool:
+def _write_text_tower(loaded: OpenClipModel, tokens: torch.Tensor, path: Path) -> bool:
+    """False, and no file, where numpy cannot compute the text tower."""
+    with torch.inference_mode():
+        wanted = _TextTower(loaded).eval()(tokens).numpy()
+    for half in (True, False):
+        if not save_text_tower(loaded.model, path, half=half):
+            return False
+        if _agrees(text_tower.TextTower(path), tokens.numpy(), wanted):
+            return True
+    path.unlink()
+    return False
+
+
+def _run_openvino(made: Any, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    found: np.ndarray[Any, Any] = made([rows])[0]
+    return found
+
+
+def _agrees(
+    run: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]],
+    example: np.ndarray[Any, Any],
+    wanted: np.ndarray[Any, Any],
+) -> bool:
     """One at a time and together, so that a frozen batch size would show."""
-    run = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    together = run([example])[0]
-    alone = np.concatenate([run([row[None]])[0] for row in example])
-    cosines = np.minimum((together * wanted).sum(1), (alone * wanted).sum(1))
-    return bool(cosines.min() > _SMALLEST_COSINE)
+    together = run(example)
+    alone = np.concatenate([run(row[None]) for row in example])
+    cosines = [
+        (found * wanted).sum(axis=1) / np.linalg.norm(found, axis=1) for found in (together, alone)
+    ]
+    return bool(np.min(cosines) > _SMALLEST_COSINE)
 
 
 def _put_in_place(made: Path, destination: Path) -> None:

@@ -6,28 +6,39 @@ tokens, texts between a start and an end token, cut to the context length.
 
 from __future__ import annotations
 
-import gzip
-import html
+import re
 import string
+import zlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import count, pairwise
+from typing import Any
 
 import numpy as np
-import regex
 from numpy.typing import NDArray
 
 from clipsearch.encoders.registry import package_folder
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 _MERGES = 49152 - 256 - 2
-_SPECIAL = ("<start_of_text>", "<end_of_text>")
-_PATTERN = regex.compile(
-    "|".join(_SPECIAL) + r"""|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+""",
-    regex.IGNORECASE,
+_FIRST_MERGED = 512  # the ids below are those of single letters, then of letters that end a word
+_MERGED_BYTES = 600_000  # somewhat more than the merges that are used; the file has five times more
+_SPECIAL = {"<start_of_text>": 49406, "<end_of_text>": 49407}
+_CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
+# Of ASCII, whose letters and digits the standard library knows: most questions need no regex.
+_ASCII_WORDS = re.compile(
+    "|".join(_SPECIAL) + rf"|{_CONTRACTIONS}|[a-z]+|[0-9]|[^\sa-z0-9]+", re.IGNORECASE | re.ASCII
 )
 # Text that ftfy and html.unescape leave as it is, so that a plain query need not import ftfy.
-_PLAIN = regex.compile(r"[ -%'-~]*")
+_PLAIN = re.compile(r"[ -%'-~]*")
+
+
+@cache
+def _any_words() -> Any:
+    import regex
+
+    words = rf"|{_CONTRACTIONS}|[\p{{L}}]+|[\p{{N}}]|[^\s\p{{L}}\p{{N}}]+"
+    return regex.compile("|".join(_SPECIAL) + words, regex.IGNORECASE)
 
 
 class BytePairTokenizer:
@@ -36,12 +47,12 @@ class BytePairTokenizer:
     def __init__(self, context_length: int, clean: str = "lower") -> None:
         self.context_length = context_length
         self._clean: Callable[[str], str] = _CLEANERS[clean]
-        self._ids, self._ranks = _vocabulary()
+        _ranks()  # read now, so that no question waits for it
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n, context_length) ids, zero after the end token; longer texts are cut."""
         tokens = np.zeros((len(texts), self.context_length), np.int64)
-        start, end = self._ids[_SPECIAL[0]], self._ids[_SPECIAL[1]]
+        start, end = _SPECIAL.values()
         for row, text in enumerate(texts):
             ids = [start, *self.encode(text), end]
             if len(ids) > self.context_length:
@@ -52,12 +63,14 @@ class BytePairTokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of one text, without start and end."""
         ids: list[int] = []
-        for word in _PATTERN.findall(self._clean(text)):
+        clean = self._clean(text)
+        words = _ASCII_WORDS if clean.isascii() else _any_words()
+        for word in words.findall(clean):
             if word in _SPECIAL:
-                ids.append(self._ids[word])
+                ids.append(_SPECIAL[word])
                 continue
             letters = "".join(_BYTE_LETTERS[byte] for byte in word.encode("utf-8"))
-            ids.extend(self._ids[part] for part in _merged(letters))
+            ids.extend(_merged(letters))
         return ids
 
 
@@ -69,6 +82,8 @@ def can_tokenize(clean: str) -> bool:
 def _basic_clean(text: str) -> str:
     if _PLAIN.fullmatch(text):
         return text.strip()
+    import html
+
     import ftfy
 
     text = ftfy.fix_text(text)
@@ -113,32 +128,33 @@ def _byte_letters() -> dict[int, str]:
 _BYTE_LETTERS = _byte_letters()
 
 
-@lru_cache(maxsize=1)
-def _vocabulary() -> tuple[dict[str, int], dict[str, int]]:
-    """The id of each token, and the rank of each merge, "first second"."""
-    path = package_folder("open_clip") / VOCABULARY
-    lines = gzip.decompress(path.read_bytes()).split(b"\n", _MERGES + 1)[1 : _MERGES + 1]
-    text = b"\n".join(lines).decode("utf-8")
-    merges = text.split("\n")
-    # The file lists printable bytes first, then the others, in the order of their letters.
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    order = [*printable, *(byte for byte in range(256) if byte not in set(printable))]
-    letters = [_BYTE_LETTERS[byte] for byte in order]
-    tokens = [*letters, *(letter + "</w>" for letter in letters)]
-    tokens += text.replace(" ", "").split("\n")
-    tokens += _SPECIAL
-    return dict(zip(tokens, count())), dict(zip(merges, count()))
+# The ids of letters: printable bytes first, then the others.
+_LETTER_IDS = {letter: number for number, letter in enumerate(_BYTE_LETTERS.values())}
+_LETTER_IDS |= {f"{letter}</w>": number + 256 for letter, number in _LETTER_IDS.items()}
+
+
+@cache
+def _ranks() -> dict[str, int]:
+    """The rank of each merge, "first second"; its token has the id _FIRST_MERGED + rank."""
+    packed = (package_folder("open_clip") / VOCABULARY).read_bytes()
+    unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # gzip's header
+    text = unpacking.decompress(packed, _MERGED_BYTES)
+    merges = text.split(b"\n", _MERGES + 1)[1 : _MERGES + 1]  # the first line is a title
+    return dict(zip(b"\n".join(merges).decode("utf-8").split("\n"), count()))
 
 
 @lru_cache(maxsize=65536)
-def _merged(letters: str) -> tuple[str, ...]:
-    """The tokens of one word: the pair of lowest rank is merged until none is left."""
-    _, ranks = _vocabulary()
+def _merged(letters: str) -> tuple[int, ...]:
+    """The ids of one word: the pair of lowest rank is merged until none is left."""
+    ranks = _ranks()
     parts = [*letters[:-1], letters[-1] + "</w>"]
+    made: dict[str, int] = {}
     while len(parts) > 1:
         pair = min(pairwise(parts), key=lambda pair: ranks.get(" ".join(pair), _MERGES))
-        if " ".join(pair) not in ranks:
+        rank = ranks.get(" ".join(pair))
+        if rank is None:
             break
+        made["".join(pair)] = _FIRST_MERGED + rank
         joined: list[str] = []
         place = 0
         while place < len(parts):
@@ -149,4 +165,4 @@ def _merged(letters: str) -> tuple[str, ...]:
                 joined.append(parts[place])
                 place += 1
         parts = joined
-    return tuple(parts)
+    return tuple(made[part] if part in made else _LETTER_IDS[part] for part in parts)

@@ -94,11 +94,6 @@ class Query:
         """True if it asks for nothing: no words, no picture, no filter."""
         return not self.terms and not self.filters
 
-    @property
-    def needs_text_model(self) -> bool:
-        """True if it has words to be encoded."""
-        return any(term.kind == "text" for term in self.terms)
-
     def __str__(self) -> str:
         from clipsearch.query.printing import print_query
 

@@ -51,6 +51,7 @@ def time_model(address: str, settings: Settings) -> Timing:
         for name in ("runtime", "device", "precision", "threads", "cache_dir")
         if (value := getattr(settings, name))
     }
+    chosen["OMP_NUM_THREADS"] = str(settings.thread_count)  # numpy computes words
     try:
         done = subprocess.run(
             command,
