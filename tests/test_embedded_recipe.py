@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch.nn import functional as F
 
 from clipsearch.encoders.registry import EMBEDDED_FOLDER
 from clipsearch.errors import TrainingError
-from training.embedded.config import DEFAULT, read_config
+from training.embedded.config import DEFAULT, DistilConfig, FitConfig, read_config
 
 pytest.importorskip("pyarrow", reason="the recipe reads parquet files")
-from training.embedded import heads, student
+from training.embedded import backbone, heads, progress, student, unseen
+from training.embedded.ablations import CHOICES, Finding, as_table
 from training.embedded.corpus import CaptionedPhoto
 from training.embedded.image_features import (
     planned_views,
@@ -81,3 +85,213 @@ def test_imitation_falls_as_vectors_come_nearer_and_equal_texts_are_not_kept_apa
     logits[4, 5] = logits[5, 4] = float("-inf")
     apart = (torch.logsumexp(logits, 1) - logits.diagonal()).mean()
     assert losses[0] == pytest.approx(0.2 * float(apart), abs=1e-5)
+
+
+def test_each_photo_is_drawn_with_its_own_views_and_captions_as_often_as_its_weight_says() -> None:
+    views = [np.array([0, 3]), np.array([1]), np.array([2, 4, 5])]
+    pairs = heads.Pairs(views, [[7], [8, 9], [6]], np.array([0.5, 0.5, 0.0]))
+    owner = {row: photo for photo, rows in enumerate(views) for row in rows}
+    chance = np.random.default_rng(0)
+    drawn = [pairs.draw(1, chance) for _ in range(200)]
+    seen = {(int(view[0]), int(row[0])) for view, row in drawn}
+    assert seen == {(0, 7), (3, 7), (1, 8), (1, 9)}, "all of the first two"
+    counts = np.bincount([owner[int(view[0])] for view, _ in drawn])
+    assert counts[0] == pytest.approx(100, abs=30)
+
+
+def _random_backbone() -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    model.reset_classifier(0)
+    return model.eval()
+
+
+def test_the_parts_of_the_backbone_are_the_whole_and_find_their_way_back() -> None:
+    whole = _random_backbone()
+    stem, tail = backbone.split(whole)
+    pictures = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        expected, maps = whole(pictures), stem(pictures)
+    assert torch.allclose(tail(maps), expected, atol=1e-5)
+    half = maps.numpy().astype(np.float16)
+    assert backbone.pool(tail, half, batch=2) == pytest.approx(expected.numpy(), abs=0.02)
+    learned = copy.deepcopy(tail)
+    with torch.no_grad():
+        learned.conv_head.weight.mul_(1.5)
+        learned.stage[0].conv_pw.weight.mul_(0.5)
+    state = whole.state_dict()
+    fresh = _random_backbone()
+    fresh.load_state_dict(state | backbone.tail_state(learned, state))
+    with torch.no_grad():
+        assert torch.allclose(fresh(pictures), learned(maps), atol=1e-5)
+        assert not torch.allclose(fresh(pictures), expected, atol=1e-2)
+
+
+def _lessons(maps: torch.Tensor, pooled: torch.Tensor) -> heads.Lessons:
+    """Forty photos of one view and one caption each."""
+    count = len(pooled)
+    rows = [np.array([row]) for row in range(count)]
+    pairs = heads.Pairs(rows, [[row] for row in range(count)], np.full(count, 1 / count))
+    teacher = F.normalize(torch.randn(count, 384), dim=1)
+    return heads.Lessons(
+        pairs, maps.numpy().astype(np.float16), pooled.numpy().astype(np.float16), teacher, None
+    )
+
+
+_FIT = FitConfig(
+    steps=30, batch=20, rate=1e-3, knowledge=0.0, dropout=0.1, dropout_of_features=0.1,
+    average=0.5, map_pull=0.1, tail_rate=1e-3,
+)  # fmt: skip
+
+
+def _stop_after(steps: int) -> progress.Tell:
+    told = []
+
+    def tell(message: str) -> None:
+        told.append(message)
+        if len(told) == steps:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+@pytest.mark.parametrize("with_tail", [False, True])
+def test_a_fit_learns_and_an_interrupted_one_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, with_tail: bool
+) -> None:
+    stem, published = backbone.split(_random_backbone())
+    with torch.no_grad():
+        maps = stem(torch.randn(40, 3, 32, 32))
+        lessons = _lessons(maps, published(maps))
+    config = replace(_FIT, steps=60)
+
+    def fit(tell: progress.Tell, checkpoint: Path | None = None) -> heads.Joint:
+        tail = copy.deepcopy(published) if with_tail else None
+        return heads.fit(
+            lessons, lessons.teacher, lessons.teacher, config, tell, tail=tail,
+            checkpoint=checkpoint,
+        )  # fmt: skip
+
+    told: list[str] = []
+    whole = fit(told.append)
+    (line,) = told
+    assert float(line.split("contrast ")[1].split()[0]) < 0.8 * np.log(20)
+    assert (whole.tail is not None) == with_tail
+    monkeypatch.setattr(heads, "CHECKPOINT_SECONDS", -1.0)
+    folder = tmp_path / "fit"
+    with pytest.raises(KeyboardInterrupt):
+        fit(_stop_after(1), folder)
+    assert json.loads((folder / "step.json").read_text(encoding="utf-8"))["step"] == 49
+    again = fit(told.append, folder)
+    assert not folder.exists()
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    if with_tail:
+        weights = whole.tail.state_dict()
+        assert torch.equal(weights["bn2.weight"], published.state_dict()["bn2.weight"])
+        assert not torch.equal(
+            weights["conv_head.weight"], published.state_dict()["conv_head.weight"]
+        )
+
+
+def test_a_fit_that_goes_on_leaves_the_map_alone_and_a_pull_holds_it() -> None:
+    torch.manual_seed(1)
+    lessons = _lessons(torch.zeros(40, 1), torch.randn(40, 1280))
+    config = replace(_FIT, tail_rate=0.0)
+
+    def moved(joint: heads.Joint) -> float:
+        return float((joint.text_map.weight.detach() - torch.eye(384)).square().sum())
+
+    def fit(settings: FitConfig, start: heads.Joint | None = None) -> heads.Joint:
+        return heads.fit(
+            lessons, lessons.teacher, lessons.teacher, settings, lambda _: None, start=start
+        )
+
+    free, held = (fit(replace(config, map_pull=pull)) for pull in (0.0, 1.0))
+    assert 0 < moved(held) < 0.5 * moved(free)
+    after = fit(config, start=free)
+    assert torch.equal(after.text_map.weight, free.text_map.weight)
+    assert not torch.equal(after.head[0].weight, free.head[0].weight)
+
+
+def test_an_interrupted_distillation_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = student.Texts([f"{a} {b}" for a in ("red", "old", "wet") for b in ("dog", "house")])
+    torch.manual_seed(0)
+    targets = F.normalize(torch.randn(6, 384), dim=1)
+    often = [np.array([0, 1, 2]), np.array([3])]
+    config = DistilConfig(steps=24, batch=4, rate=1e-3)
+
+    def text_tower() -> torch.nn.Module:
+        tower: torch.nn.Module = student.new_model(read_config().images).text
+        return tower
+
+    whole = text_tower()
+    before = float((student.embed_all(whole, words) * targets).sum(1).mean())
+    student.distil(whole, words, targets, often, config, lambda _: None)
+    after = float((student.embed_all(whole, words) * targets).sum(1).mean())
+    assert after > before + 0.1
+    monkeypatch.setattr(student, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(student, "TELL_SECONDS", -1.0)
+    folder = tmp_path / "distil"
+    again = text_tower()
+    with pytest.raises(KeyboardInterrupt):
+        student.distil(again, words, targets, often, config, _stop_after(2), checkpoint=folder)
+    fresh, told = text_tower(), []
+    student.distil(fresh, words, targets, often, config, told.append, checkpoint=folder)
+    assert len(told) == 2, "one of three pools of batches was saved"
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, fresh.state_dict()[name]), name
+
+
+def test_a_table_goes_on_after_the_rows_that_were_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_PART", 4)
+    file, made = tmp_path / "folder" / "table.npy", []
+
+    def make(rows: slice) -> np.ndarray:
+        if len(made) == 2 and rows.start == 8:
+            made.append(None)
+            raise KeyboardInterrupt
+        made.append(rows)
+        return np.full((rows.stop - rows.start, 2), rows.start, np.float16)
+
+    with pytest.raises(KeyboardInterrupt):
+        progress.kept_table(file, (10, 2), make, lambda _: None)
+    assert not file.exists()
+    table = progress.kept_table(file, (10, 2), make, lambda _: None)
+    assert table[:, 0].tolist() == [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]
+    assert made == [slice(0, 4), slice(4, 8), None, slice(8, 10)]
+    progress.kept_table(file, (10, 2), make, lambda _: None)
+    assert len(made) == 4, "what is there is not made again"
+    assert [path.name for path in file.parent.iterdir()] == ["table.npy"]
+
+
+def test_photos_of_unseen_classes_are_told_and_left_out() -> None:
+    photos = [
+        CaptionedPhoto("a", b"", ("a photo of a pagoda",), "caltech101", ("pagoda",)),
+        CaptionedPhoto("b", b"", ("Two Pagodas in the mist.",), "flickr8k"),
+        CaptionedPhoto("c", b"", ("a museum of wrenches",), "flickr8k"),
+        CaptionedPhoto("d", b"", ("a lemur and a chemist",), "flickr8k", ("lemur",)),
+        CaptionedPhoto("e", b"", ("fruit",), "grocery", ("octopus",)),
+    ]
+    marks = [unseen.mentions_unseen(photo) for photo in photos]
+    assert marks == [True, True, True, False, True], "a lemur is no emu"
+    places, classes = unseen.unseen_photos(photos)
+    assert places.tolist() == [0]
+    assert list(unseen.CLASSES)[classes[0]] == "pagoda"
+    assert unseen.QUESTIONS[classes[0]] == "a photo of a pagoda"
+
+
+def test_the_ablations_table_has_the_mean_of_the_seeds() -> None:
+    names = [choice.name for choice in CHOICES]
+    assert len(set(names)) == len(names)
+    one = Finding(names[0], 0, (20.0, 50.0, 60.0), 5.0, 40.0, 1.0)
+    two = replace(one, seed=1, recall=(22.0, 52.0, 62.0), median_rank=6.0, unseen=42.0)
+    other = replace(one, name=names[1])
+    table = as_table([one, other, two]).splitlines()
+    assert table[2] == f"| {names[0]} | 21.0 / 51.0 / 61.0, 5.5 | 41.0 % | 2 seeds |"
+    assert table[3] == f"| {names[1]} | 20.0 / 50.0 / 60.0, 5 | 40.0 % | 1 seed |"
+    assert len(table) == 4

@@ -10,6 +10,7 @@ an hour on two cores. Interrupted, the same command goes on after the last finis
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import sys
@@ -21,26 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from clipsearch.errors import TrainingError
+from training.embedded import backbone, heads, student
 from training.embedded import config as recipes
-from training.embedded import heads, student
-from training.embedded.backbone import load_backbone
-from training.embedded.class_knowledge import ClassKnowledge
 from training.embedded.config import Config
-from training.embedded.corpus import (
-    SENTENCE_SOURCES,
-    CaptionedPhoto,
-    read_photos,
-    vocabulary_texts,
-)
-from training.embedded.image_features import compute_features, planned_views, rows_of_photos
-from training.embedded.teacher import embed_texts
-from training.evaluation import Retrieval, evaluate_retrieval
+from training.embedded.material import SPLITS, Material
+from training.evaluation import Retrieval
 from training.export import export_model
 
 
@@ -48,93 +37,61 @@ class Stages:
     """The recipe's steps in order; ``work`` keeps what each has made."""
 
     def __init__(self, data: Path, work: Path, config: Config) -> None:
-        files = sorted((data / "train").glob("*.parquet"))
-        self._held_out = {split: data / split / f"{split}.parquet" for split in ("dev", "val")}
-        missing = [str(file) for file in self._held_out.values() if not file.exists()]
-        if not files or missing:
-            lacking = ", ".join(missing) or "train/*.parquet"
-            raise TrainingError(reason=f"{data} does not have {lacking}")
         self._work, self._config = work, config
-        work.mkdir(parents=True, exist_ok=True)
-        self._photos = list(read_photos(files))
-        captions = sorted({text for photo in self._photos for text in photo.captions})
-        self._texts = vocabulary_texts(captions)
+        self._material = Material(data, work, config.images, _tell)
 
     def run(self, out: Path, earlier: Path | None) -> Retrieval:
         """Runs what has not been run and writes the model folder.
 
         ``earlier`` is a model folder of this recipe whose text tower starts the new one.
         """
-        images = self._config.images
-        backbone, weight, bias = load_backbone(images.backbone)
-        knowledge = ClassKnowledge(weight, bias)
-        teacher = self._vectors("teacher", lambda: embed_texts(self._texts, _counter("texts")))
-        classes = self._vectors("classes", lambda: embed_texts(knowledge.texts))
-        rows = planned_views(self._photos, images)
-        features = self._array(
-            "train", lambda: compute_features(self._photos, rows, images, _counter("views"))
-        )
-        number = {text: row for row, text in enumerate(self._texts)}
-        pairs = heads.Pairs(
-            rows_of_photos(rows),
-            [[number[text] for text in photo.captions] for photo in self._photos],
-            heads.pair_weights([photo.source for photo in self._photos], images.sentences_weight),
-        )
+        material, config = self._material, self._config
+        teacher, classes = material.teacher, material.classes
+        lessons = material.lessons()
         aligned = self._fitted(
-            "align",
-            lambda: heads.fit_head(
-                pairs, features, teacher, teacher, knowledge, classes, self._config.align, _tell
-            ),
+            "align", heads.Joint(), partial(heads.fit, lessons, teacher, classes, config.align)
         )
         with torch.no_grad():
-            targets = F.normalize(aligned.text_map(torch.cat([teacher, classes])), dim=1)
-        texts = student.Texts([*self._texts, *knowledge.texts])
-        model = self._distilled(texts, targets, pairs, earlier)
-        self._judge("the first head", model.text, aligned.head)
-        captions = np.array(sorted({row for said in pairs.captions for row in said}))
-        phrases = np.arange(len(teacher), len(targets))
+            targets = aligned.texts(torch.cat([teacher, classes]))
+        texts = student.Texts([*material.texts, *material.knowledge.texts])
+        model = self._distilled(texts, targets, earlier)
+        self._judge("the first head", model.text, aligned)
+        captions = np.array(sorted({row for said in material.captions for row in said}))
         own = torch.zeros_like(teacher)  # only the captions' rows are asked for
         own[captions] = student.embed_all(model.text, texts, rows=captions)
+        phrases = np.arange(len(teacher), len(targets))
         own_classes = student.embed_all(model.text, texts, rows=phrases)
+        tail = backbone.split(material.backbone)[1] if config.refit.tail_rate else None
         refitted = self._fitted(
             "refit",
-            lambda: heads.fit_head(
-                pairs, features, own, teacher, knowledge, own_classes, self._config.refit, _tell,
-                start=aligned,
+            heads.Joint(tail=copy.deepcopy(tail)),
+            partial(
+                heads.fit, lessons, own, own_classes, config.refit,
+                start=aligned, tail=copy.deepcopy(tail),
             ),
         )  # fmt: skip
-        self._export(out, model, backbone, refitted)
-        return self._judge("the model", model.text, refitted.head)
+        self._export(out, model, refitted)
+        return self._judge("the model", model.text, refitted)
 
-    def _fitted(self, name: str, make: Callable[[], heads.Fitted]) -> heads.Fitted:
+    def _fitted(
+        self, name: str, empty: heads.Joint, fit: Callable[..., heads.Joint]
+    ) -> heads.Joint:
+        """What ``fit`` made, from its file if it is there, put into ``empty``."""
         file = self._work / f"{name}.safetensors"
         if not file.exists():
-            made = make()
-            state = {f"head.{key}": value for key, value in made.head.state_dict().items()}
-            save_file(
-                state | {"map": made.text_map.weight.detach(), "scales": made.log_scales}, file
-            )
-        state = load_file(file)
-        head = heads.new_image_head(dropout=0.0)
-        head.load_state_dict(
-            {key.removeprefix("head."): state[key] for key in state if key.startswith("head.")}
-        )
-        text_map = nn.Linear(student.EMBED_DIM, student.EMBED_DIM, bias=False)
-        with torch.no_grad():
-            text_map.weight.copy_(state["map"])
-        return heads.Fitted(head.eval(), text_map, state["scales"])
+            made = fit(tell=_tell, checkpoint=self._work / f"{name}.checkpoint")
+            save_file(made.state_dict(), file)
+        empty.load_state_dict(load_file(file))
+        return empty.eval()
 
-    def _distilled(
-        self, texts: student.Texts, targets: Tensor, pairs: heads.Pairs, earlier: Path | None
-    ) -> Any:
+    def _distilled(self, texts: student.Texts, targets: Tensor, earlier: Path | None) -> Any:
         """The whole model with a text tower that imitates its teacher."""
         file = self._work / "distil.safetensors"
-        if earlier is None and not file.exists():
-            tokens = self._array("tokens", lambda: embed_texts(student.token_strings()))
-        else:  # overwritten at once
-            chance = np.random.default_rng(0)
-            tokens = chance.normal(size=(49408, student.EMBED_DIM)).astype(np.float16)
-        model = student.new_model(self._config.images, tokens.astype(np.float32))
+        material, images = self._material, self._config.images
+        if file.exists() or earlier is not None:
+            model = student.new_model(images)
+        else:
+            model = student.new_model(images, material.tokens)
         if not file.exists():
             if earlier is not None:
                 state = load_file(earlier / "open_clip_model.safetensors")
@@ -144,27 +101,28 @@ class Stages:
                     if name.startswith("text.")
                 }
                 student.adopt_text_tower(model.text, own, texts, targets)
-            captions = np.array(sorted({row for said in pairs.captions for row in said}))
-            phrases = np.arange(len(self._texts), len(targets))
-            settings = self._config.distil
+            captions = np.array(sorted({row for said in material.captions for row in said}))
+            phrases = np.arange(len(material.texts), len(targets))
             student.distil(
-                model.text, texts, targets, [captions, phrases],
-                seconds=settings.seconds, peak_rate=settings.rate, tell=_tell,
+                model.text, texts, targets, [captions, phrases], self._config.distil, _tell,
+                checkpoint=self._work / "distil.checkpoint",
             )  # fmt: skip
             save_file(model.text.state_dict(), file)
         model.text.load_state_dict(load_file(file))
         return model
 
-    def _export(self, out: Path, model: Any, backbone: nn.Module, fitted: heads.Fitted) -> None:
+    def _export(self, out: Path, model: Any, joint: heads.Joint) -> None:
         """Puts the trained parts into open_clip's model and writes it in float16."""
-        trunk = {f"trunk.{name}": value for name, value in backbone.state_dict().items()}
+        trunk = self._material.backbone.state_dict()
+        if joint.tail is not None:
+            trunk |= backbone.tail_state(joint.tail, trunk)
         names = {"0.weight": "fc1.weight", "0.bias": "fc1.bias", "3.weight": "fc2.weight"}
-        state = fitted.head.state_dict()
-        mlp = {f"head.mlp.{names[name]}": value for name, value in state.items()}
-        model.visual.load_state_dict({**trunk, **mlp}, strict=True)
+        state = {f"trunk.{name}": value for name, value in trunk.items()} | {
+            f"head.mlp.{names[name]}": value for name, value in joint.head.state_dict().items()
+        }
+        model.visual.load_state_dict(state, strict=True)
         with torch.no_grad():
-            scale = float(fitted.log_scales[0])
-            model.logit_scale.fill_(min(scale, math.log(100)))
+            model.logit_scale.fill_(min(float(joint.log_scales[0]), math.log(100)))
         export_model(
             out,
             model.state_dict(),
@@ -173,54 +131,20 @@ class Stages:
             dtype=torch.float16,
         )
 
-    def _judge(self, name: str, text: Any, head: nn.Sequential) -> Retrieval:
+    def _judge(self, name: str, text: Any, joint: heads.Joint) -> Retrieval:
         """Tells how sentences find their photos, on dev, where choices are made, and on val."""
         found = {}
-        for split, file in self._held_out.items():
-            photos = list(read_photos([file]))
-            if split == "dev":
-                photos = [photo for photo in photos if photo.source in SENTENCE_SOURCES]
-            features = self._array(split, partial(self._whole, photos))
-            texts = student.Texts([caption for photo in photos for caption in photo.captions])
-            owner = [place for place, photo in enumerate(photos) for _ in photo.captions]
-            with torch.no_grad():
-                images = F.normalize(head(torch.from_numpy(features.astype(np.float32))), dim=1)
-            said = student.embed_all(text, texts)
-            found[split] = evaluate_retrieval(images.numpy(), said.numpy(), owner)
+        for split in SPLITS:
+            held_out = self._material.held_out(split)
+            said = student.embed_all(text, student.Texts(held_out.sentences))
+            found[split] = held_out.judge(joint, said, self._material.backbone)
             recall, rank = found[split].text_to_image, found[split].median_rank
-            _tell(f"{name} on {split}, {len(photos)} photos: {recall}, median rank {rank}")
+            _tell(f"{name} on {split}: {recall}, median rank {rank}")
         return found["val"]
-
-    def _whole(self, photos: list[CaptionedPhoto]) -> NDArray[np.float16]:
-        rows = np.array([(number, 0) for number in range(len(photos))], np.int32)
-        return compute_features(photos, rows, self._config.images, _counter("photos"))
-
-    def _vectors(self, name: str, make: Callable[[], NDArray[np.float16]]) -> Tensor:
-        return torch.from_numpy(self._array(name, make).astype(np.float32))
-
-    def _array(self, name: str, make: Callable[[], NDArray[np.float16]]) -> NDArray[np.float16]:
-        file = self._work / f"{name}.npy"
-        if not file.exists():
-            half = file.with_suffix(".part.npy")
-            np.save(half, make())
-            half.replace(file)
-        found: NDArray[np.float16] = np.load(file, allow_pickle=False)
-        return found
 
 
 def _tell(message: str) -> None:
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {message}\n")
-
-
-def _counter(what: str) -> Any:
-    shown = [0.0]
-
-    def tell(count: int) -> None:
-        if time.monotonic() - shown[0] > 30:
-            shown[0] = time.monotonic()
-            _tell(f"{count:,} {what}")
-
-    return tell
 
 
 def main() -> None:

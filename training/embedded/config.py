@@ -25,7 +25,11 @@ class ImagesConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Fitting the head to frozen features, with or without a map of the teacher's space."""
+    """Fitting the head, with a map of the teacher's space or with the end of the backbone.
+
+    ``average`` is the decay of the weights' running means; ``map_pull`` the weight of the squared
+    distance of the map from the identity; ``tail_rate`` that of the backbone's end, if not 0.
+    """
 
     steps: int
     batch: int
@@ -34,13 +38,16 @@ class FitConfig:
     dropout: float
     dropout_of_features: float
     average: float
+    map_pull: float
+    tail_rate: float
 
 
 @dataclass(frozen=True)
 class DistilConfig:
     """The text tower imitating its teacher."""
 
-    seconds: float
+    steps: int
+    batch: int
     rate: float
 
 

@@ -28,17 +28,22 @@ class CaptionedPhoto:
     image: bytes
     captions: tuple[str, ...]
     source: str
+    labels: tuple[str, ...] = ()
 
 
 def read_photos(files: list[Path]) -> Iterator[CaptionedPhoto]:
-    """Reads parquet files with the columns key, image, captions and source, bit by bit."""
+    """Reads parquet files with the columns key, image, captions, source and labels, bit by bit."""
+    columns = ["key", "image", "captions", "source", "labels"]
     for path in files:
-        table = pq.ParquetFile(path)
-        for batch in table.iter_batches(256, columns=["key", "image", "captions", "source"]):
+        for batch in pq.ParquetFile(path).iter_batches(256, columns=columns):
             for row in batch.to_pylist():
                 if row["captions"]:
                     yield CaptionedPhoto(
-                        row["key"], row["image"], tuple(row["captions"]), row["source"]
+                        row["key"],
+                        row["image"],
+                        tuple(row["captions"]),
+                        row["source"],
+                        tuple(row["labels"] or ()),
                     )
 
 

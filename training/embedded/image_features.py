@@ -1,6 +1,6 @@
-"""Features of the frozen backbone for several views of each photo.
+"""What the frozen part of the backbone makes of several views of each photo.
 
-They never change while the rest learns, so they are computed once, with OpenVINO, which is several
+It never changes while the rest learns, so it is computed once, with OpenVINO, which is several
 times faster than torch on a CPU.
 """
 
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor, nn
 
 from clipsearch.encoders.openvino_runtime import ov
-from training.embedded.backbone import WIDTH, load_backbone
+from training.embedded.backbone import load_backbone, split
 from training.embedded.config import ImagesConfig
 from training.embedded.corpus import SENTENCE_SOURCES, CaptionedPhoto
 
@@ -64,48 +65,69 @@ def planned_views(photos: Sequence[CaptionedPhoto], config: ImagesConfig) -> NDA
     )
 
 
+def whole_views(photos: Sequence[CaptionedPhoto]) -> NDArray[np.int32]:
+    """(photos, 2): the shipped view of each, and no other."""
+    return np.array([(number, 0) for number in range(len(photos))], np.int32).reshape(-1, 2)
+
+
 def rows_of_photos(rows: NDArray[np.int32]) -> list[NDArray[np.int64]]:
     """Per photo, the places of its views in ``rows``."""
     order = np.argsort(rows[:, 0], kind="stable")
     return np.split(order, np.cumsum(np.bincount(rows[:, 0]))[:-1])
 
 
-def compute_features(
-    photos: Sequence[CaptionedPhoto],
-    rows: NDArray[np.int32],
-    config: ImagesConfig,
-    tell: Callable[[int], None],
-) -> NDArray[np.float16]:
-    """(rows, 1280): the pooled features of each view of ``rows``, (photo, view) numbers.
+def cut_view(photo: CaptionedPhoto, number: int, view: int, side: int) -> NDArray[np.float32]:
+    """(3, side, side) in -1..1: a view of photo ``number``, the same for the same numbers.
 
-    View 0 is the shipped one, the others are random, the same for the same numbers.
+    View 0 is the shipped one, the others are random.
     """
-    side = config.side
-    converted = ov.convert_model(
-        load_backbone(config.backbone)[0], example_input=torch.zeros(1, 3, side, side)
-    )
-    converted.reshape([-1, 3, side, side])
-    compiled = ov.Core().compile_model(converted, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
-    features = np.zeros((len(rows), WIDTH), np.float16)
+    picture = Image.open(io.BytesIO(photo.image)).convert("RGB")
+    chance = random.Random(number * 1000 + view)
+    made = random_view(picture, side, chance) if view else shipped_view(picture, side)
+    return np.asarray(made, np.float32).transpose(2, 0, 1) / 127.5 - 1.0
 
-    def keep(request: ov.InferRequest, start: int) -> None:
-        made = request.get_output_tensor(0).data
-        features[start : start + len(made)] = made
 
-    def cut(row: NDArray[np.int32]) -> NDArray[np.uint8]:
-        number, view = int(row[0]), int(row[1])
-        picture = Image.open(io.BytesIO(photos[number].image)).convert("RGB")
-        chance = random.Random(number * 1000 + view)
-        made = random_view(picture, side, chance) if view else shipped_view(picture, side)
-        return np.asarray(made)
+class ViewFeatures:
+    """The maps that the frozen part of the backbone makes of views: float16, as ``shape`` says."""
 
-    queue = ov.AsyncInferQueue(compiled, 2)
-    queue.set_callback(keep)
-    with ThreadPoolExecutor(2) as pool:
-        for start in range(0, len(rows), _BATCH):
-            cuts = np.stack(list(pool.map(cut, rows[start : start + _BATCH])))
-            pixels = cuts.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1.0
-            queue.start_async({0: np.ascontiguousarray(pixels)}, start)
-            tell(start)
-    queue.wait_all()
-    return features
+    def __init__(self, photos: Sequence[CaptionedPhoto], config: ImagesConfig) -> None:
+        self._photos, self._side = photos, config.side
+        stem, _ = split(load_backbone(config.backbone)[0])
+        example = torch.zeros(1, 3, config.side, config.side)
+        with torch.no_grad():
+            self.shape: tuple[int, ...] = stem(example).shape[1:]
+        self._model = compiled(stem, example)
+
+    def __call__(self, rows: NDArray[np.int32]) -> NDArray[np.float16]:
+        """(n, *shape) of the views ``rows``, (n, 2) numbers of photo and view."""
+        made = np.empty((len(rows), *self.shape), np.float16)
+
+        def keep(request: ov.InferRequest, start: int) -> None:
+            maps = request.get_output_tensor(0).data
+            made[start : start + len(maps)] = maps
+
+        def cut(row: NDArray[np.int32]) -> NDArray[np.float32]:
+            number, view = int(row[0]), int(row[1])
+            return cut_view(self._photos[number], number, view, self._side)
+
+        queue = ov.AsyncInferQueue(self._model, 2)
+        queue.set_callback(keep)
+        with ThreadPoolExecutor(2) as pool:
+            for start in range(0, len(rows), _BATCH):
+                queue.start_async(
+                    [np.stack(list(pool.map(cut, rows[start : start + _BATCH])))], start
+                )
+        queue.wait_all()
+        return made
+
+
+def compiled(module: nn.Module, example: Tensor) -> ov.CompiledModel:
+    """``module`` for batches of any size of what ``example`` is one of."""
+    converted = ov.convert_model(module, example_input=example)
+    converted.reshape([-1, *example.shape[1:]])
+    return ov.Core().compile_model(converted, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16; others only imitate it, slowly."""
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -6,10 +6,12 @@ captions.
 
 from __future__ import annotations
 
+import json
 import math
-import random
+import shutil
 import time
-from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.embedded.backbone import architecture
-from training.embedded.config import ImagesConfig
+from training.embedded.config import DistilConfig, ImagesConfig
+from training.embedded.progress import CHECKPOINT_SECONDS, Tell
 
 EMBED_DIM = 384
 CONTEXT = 40
-Tell = Callable[[str], None]
+TELL_SECONDS = 30
+_POOL = 8  # batches drawn together and sorted by length, so that little is padding
 
 
 def model_config(images: ImagesConfig) -> dict[str, Any]:
@@ -61,8 +66,8 @@ def preprocess_config(images: ImagesConfig) -> dict[str, Any]:
     }
 
 
-def new_model(images: ImagesConfig, teacher_of_tokens: NDArray[np.float32]) -> Any:
-    """The whole model of ``model_config``, its token embeddings started from the teacher.
+def new_model(images: ImagesConfig, teacher_of_tokens: Tensor | None = None) -> Any:
+    """The whole model of ``model_config``, its token embeddings started from the teacher, if given.
 
     ``teacher_of_tokens`` (49408, 384): the teacher's vector of each token's string. Its first 256
     principal components, scaled to open_clip's initial spread, start the embedding, so that rare
@@ -70,12 +75,14 @@ def new_model(images: ImagesConfig, teacher_of_tokens: NDArray[np.float32]) -> A
     """
     torch.manual_seed(0)
     model = open_clip.CustomTextCLIP(**model_config(images))
-    centred = teacher_of_tokens - teacher_of_tokens.mean(0)
-    _, _, axes = np.linalg.svd(centred[:: max(1, len(centred) // 8192)], full_matrices=False)
-    start = centred @ axes[: model.text.width].T
-    start *= 0.02 / start.std()
-    with torch.no_grad():
-        model.text.token_embedding.weight.copy_(torch.from_numpy(start))
+    if teacher_of_tokens is not None:
+        tokens = teacher_of_tokens.numpy()
+        centred = tokens - tokens.mean(0)
+        _, _, axes = np.linalg.svd(centred[:: max(1, len(centred) // 8192)], full_matrices=False)
+        start = centred @ axes[: model.text.width].T
+        start *= 0.02 / start.std()
+        with torch.no_grad():
+            model.text.token_embedding.weight.copy_(torch.from_numpy(start))
     return model
 
 
@@ -180,39 +187,46 @@ def distil(
     texts: Texts,
     targets: Tensor,
     often: list[NDArray[np.int64]],
-    *,
-    seconds: float,
-    peak_rate: float,
+    config: DistilConfig,
     tell: Tell,
-    batch: int = 512,
+    *,
+    checkpoint: Path | None = None,
     seed: int = 0,
 ) -> None:
-    """Trains the tower for a fixed time to give ``targets`` (n, 384), unit rows.
+    """Trains the tower to give ``targets`` (n, 384), unit rows.
 
-    Of all batches 40 % come from the first rows of
-    ``often``, 10 % from the second, the others from all texts.
+    Of all batches 40 % come from the first rows of ``often``, 10 % from the second, the others from
+    all texts. The folder ``checkpoint`` lets the same call go on where it was interrupted and give
+    the same weights; it is gone at the end.
     """
-    chance = random.Random(seed)
-    optimizer = text_optimizer(text, peak_rate)
-    started = time.monotonic()
+    optimizer = text_optimizer(text, config.rate)
     every = np.arange(len(targets))
-    step, shown = 0, 0.0
-    while (elapsed := time.monotonic() - started) < seconds:
-        done = elapsed / seconds
-        rate = peak_rate * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * done))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        (source,) = chance.choices((*often, every), (0.4, 0.1, 0.5))
-        drawn = np.asarray(chance.choices(range(len(source)), k=batch * 8))
-        pool = source[drawn]
-        pool = pool[np.argsort(texts.lengths[pool], kind="stable")].reshape(8, batch)
-        for rows in pool[np.asarray(chance.sample(range(8), 8))]:
+    recipe = json.dumps({"settings": asdict(config), "seed": seed})
+    first = 0 if checkpoint is None else load_checkpoint(checkpoint, text, optimizer, recipe, {})
+    started = saved = shown = time.monotonic()
+    for step in range(first, config.steps, _POOL):
+        chance = np.random.default_rng([seed, step])
+        source = (*often, every)[chance.choice(3, p=(0.4, 0.1, 0.5))]
+        drawn = source[chance.integers(len(source), size=_POOL * config.batch)]
+        drawn = drawn[np.argsort(texts.lengths[drawn], kind="stable")].reshape(_POOL, -1)
+        for place, rows in enumerate(chance.permutation(drawn)):
+            done = min(1.0, (step + place) / config.steps)
+            warm = min(1.0, (step + place + 1) / 100)
+            for group in optimizer.param_groups:
+                group["lr"] = config.rate * warm * 0.5 * (1 + math.cos(math.pi * done))
             loss = imitation_loss(encode_trimmed(text, texts.batch(rows)), targets[rows])
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(text.parameters(), 1.0)
             optimizer.step()
-            step += 1
-        if elapsed - shown > 30:
-            shown = elapsed
-            tell(f"distil step {step} loss {loss.item():.3f} {elapsed:.0f} s")
+        now = time.monotonic()
+        if now - shown > TELL_SECONDS:
+            shown = now
+            tell(
+                f"distil {step + _POOL}/{config.steps} loss {loss.item():.3f} {now - started:.0f} s"
+            )
+        if checkpoint is not None and now - saved > CHECKPOINT_SECONDS:
+            saved = now
+            save_checkpoint(checkpoint, text, optimizer, step + _POOL, recipe, {})
+    if checkpoint is not None:
+        shutil.rmtree(checkpoint, ignore_errors=True)

@@ -1,0 +1,188 @@
+"""What each choice of the recipe is worth: one number changed at a time, all else as it is.
+
+    python -m training.embedded.ablations --data FOLDER --work FOLDER [--only NAME ...] [--seeds N]
+
+Each is judged by ``dev``, whose photos are never learned from, and by classes that neither ImageNet
+nor any photo learned from here has (``unseen.py``; photos of these or that mention them are left
+out of all fits, so the figures are below those of the model that ships). The texts are the sentence
+teacher's own, mapped: what the text tower loses is not in these figures. ``--work`` is that of
+``python -m training.embedded``, whose tables are used; what has been found is kept in its
+ablations.jsonl and not found again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.embedded import backbone, heads, unseen
+from training.embedded.config import Config, ImagesConfig, read_config
+from training.embedded.material import Material
+from training.embedded.progress import Tell
+
+_FEWER = {"views_of_sentences": 2, "views_of_labels": 1}  # where a table is made for it alone
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Another way to do one thing: of the pictures, of the fit, or of the end of the backbone.
+
+    ``tail_steps`` after the fit train the end of the backbone too, as the recipe's refit does, or
+    with ``frozen`` the head alone, to see what the end adds.
+    """
+
+    name: str
+    images: Mapping[str, object] | None = None
+    fit: Mapping[str, float] | None = None
+    tail_steps: int = 0
+    frozen: bool = False
+
+
+CHOICES = (
+    Choice("as the recipe"),
+    Choice("no knowledge of the classifier", fit={"knowledge": 0.0}),
+    Choice("knowledge 2.0", fit={"knowledge": 2.0}),
+    Choice("map not held", fit={"map_pull": 0.0}),
+    Choice("map held ten times as much", fit={"map_pull": 1.0}),
+    Choice("dropout 0.2, none of features", fit={"dropout": 0.2, "dropout_of_features": 0.0}),
+    Choice("last weights, not averaged", fit={"average": 0.0}),
+    Choice("half the steps", fit={"steps": 225}),
+    Choice("twice the steps", fit={"steps": 900}),
+    Choice("batch 128", fit={"batch": 128}),
+    Choice("batch 1,024", fit={"batch": 1024}),
+    Choice("sentences drawn as often as labels", images={"sentences_weight": 1.0}),
+    Choice("sentences drawn 20 times as often", images={"sentences_weight": 20.0}),
+    Choice("one view of each photo", images={"views_of_sentences": 1, "views_of_labels": 1}),
+    Choice("two views and one", images=_FEWER),
+    Choice("two views and one, Lite0", images={"backbone": "lite0", **_FEWER}),
+    Choice("two views and one, Lite1", images={"backbone": "lite1", **_FEWER}),
+    Choice("two views and one, 192 px", images={"side": 192, **_FEWER}),
+    Choice("then 150 steps of the head", tail_steps=150, frozen=True),
+    Choice("then 150 steps of head and last stage", tail_steps=150),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Recall in percent on dev at 1, 5 and 10, its median rank, and unseen classes, top-1."""
+
+    name: str
+    seed: int
+    recall: tuple[float, float, float]
+    median_rank: float
+    unseen: float
+    seconds: float
+
+
+class Ablations:
+    """Fits and judges choices; the tables of one set of pictures are shared by all that use it."""
+
+    def __init__(self, data: Path, work: Path, config: Config, tell: Tell) -> None:
+        self._data, self._work, self._config, self._tell = data, work, config, tell
+        self._materials: dict[ImagesConfig, Material] = {}
+
+    def find(self, choice: Choice, seed: int) -> Finding:
+        """What a choice is worth."""
+        images = replace(self._config.images, **(choice.images or {}))  # type: ignore[arg-type]
+        material = self._materials.setdefault(
+            images, Material(self._data, self._work, images, self._tell)
+        )
+        left_out = np.array([unseen.mentions_unseen(photo) for photo in material.photos])
+        lessons = material.lessons(left_out)
+        started = time.monotonic()
+        config = replace(self._config.align, **(choice.fit or {}))  # type: ignore[arg-type]
+        teacher, classes = material.teacher, material.classes
+        joint = heads.fit(lessons, teacher, classes, config, self._tell, seed=seed)
+        if choice.tail_steps:
+            with torch.no_grad():
+                mapped, named = joint.texts(teacher), joint.texts(classes)
+            joint = heads.fit(
+                lessons, mapped, named,
+                replace(self._config.refit, steps=choice.tail_steps), self._tell,
+                start=joint, seed=seed,
+                tail=None if choice.frozen else copy.deepcopy(backbone.split(material.backbone)[1]),
+            )  # fmt: skip
+        seconds = time.monotonic() - started
+        with torch.no_grad():
+            said = joint.texts(material.sentences_of("dev"))
+            asked = joint.texts(material.embed("unseen", list(unseen.QUESTIONS)))
+        found = material.held_out("dev").judge(joint, said, material.backbone)
+        first, five, ten = found.text_to_image.values()
+        right = self._unseen(material, joint, asked)
+        return Finding(
+            choice.name, seed, (first, five, ten), found.median_rank, right, round(seconds, 1)
+        )
+
+    def _unseen(self, material: Material, joint: heads.Joint, asked: Tensor) -> float:
+        places, classes = unseen.unseen_photos(material.photos)
+        whole = np.array([material.views[place][0] for place in places])
+        tail = joint.tail or backbone.split(material.backbone)[1]
+        features = torch.from_numpy(backbone.pool(tail, material.maps[whole]).astype(np.float32))
+        with torch.no_grad():
+            guesses = (joint.images(features) @ asked.T).argmax(dim=1).numpy()
+        return round(100 * float((guesses == classes).mean()), 1)
+
+
+def as_table(findings: list[Finding]) -> str:
+    """Markdown; where there are several seeds, their mean."""
+    lines = ["| | dev R@1 / R@5 / R@10, median rank | unseen classes | |", "|---|---|---|---|"]
+    for name in dict.fromkeys(finding.name for finding in findings):
+        same = [finding for finding in findings if finding.name == name]
+        recall = " / ".join(f"{value:.1f}" for value in np.mean([f.recall for f in same], axis=0))
+        rank = np.mean([finding.median_rank for finding in same])
+        right = np.mean([finding.unseen for finding in same])
+        seeds = f"{len(same)} seed{'s' if len(same) > 1 else ''}"
+        lines.append(f"| {name} | {recall}, {rank:g} | {right:.1f} % | {seeds} |")
+    return "\n".join(lines)
+
+
+def _kept(file: Path) -> list[Finding]:
+    if not file.exists():
+        return []
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [Finding(**{**record, "recall": tuple(record["recall"])}) for record in records]
+
+
+def _tell(message: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {message}\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument(
+        "--only", nargs="+", choices=[choice.name for choice in CHOICES], metavar="NAME"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="how often each is tried (default 1)")
+    arguments = parser.parse_args()
+    ablations = Ablations(arguments.data, arguments.work, read_config(), _tell)
+    file = arguments.work / "ablations.jsonl"
+    findings = _kept(file)
+    for choice in CHOICES:
+        if arguments.only and choice.name not in arguments.only:
+            continue
+        for seed in range(arguments.seeds):
+            if any((found.name, found.seed) == (choice.name, seed) for found in findings):
+                continue
+            findings.append(ablations.find(choice, seed))
+            with file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(asdict(findings[-1])) + "\n")
+            _tell(f"{findings[-1]}")
+    sys.stdout.write(as_table(findings) + "\n")
+
+
+if __name__ == "__main__":
+    main()
