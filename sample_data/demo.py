@@ -31,10 +31,10 @@ TYPED = [
     ("a temple with trees around it", "temple.jpg"),
     ("a man with a camera", "photographer.png"),
     ("a cheetah running", "cheetah-running.jpg"),
-    ("a page of a book", "page.png"),
     ("a man in uniform", "officer.jpg"),
     ("a horse", "horse.png"),
     ("an animal lying on rocks", "lion.jpg"),
+    ("a lion resting on a rock", "lion.jpg"),
 ]
 # Asked all the same, so that nobody takes the small model for more than it is: see its model card.
 BEYOND = [
@@ -42,7 +42,7 @@ BEYOND = [
     ("old coins", "coins.png"),
     ("the Eiffel tower", "tower.jpg"),
     ("a tower at night", "tower.jpg"),
-    ("a lion resting on a rock", "lion.jpg"),
+    ("a page of a book", "page.png"),
 ]
 NEEDED = len(TYPED)
 SHOWN = 5

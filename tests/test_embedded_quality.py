@@ -60,11 +60,11 @@ def _beyond(words: str, photo: str) -> Any:
         ("a lawn", "grass.png"),
         ("a man in uniform", "officer.jpg"),
         ("a horse", "horse.png"),
+        ("a temple", "temple.jpg"),
+        ("grass", "grass.png"),
         _beyond("a lion", "lion.jpg"),
         _beyond("an astronaut", "astronaut.png"),
-        _beyond("a temple", "temple.jpg"),
         _beyond("a tower", "tower.jpg"),
-        _beyond("grass", "grass.png"),
     ],
 )
 def test_everyday_words_find_their_photo_first(
@@ -94,5 +94,5 @@ def test_half_of_the_captions_of_unseen_photos_find_theirs_among_ten_of_a_thousa
         [encoder.encode_texts(texts[i : i + 64]) for i in range(0, len(texts), 64)]
     )
     found = evaluate_retrieval(images, vectors, range(len(rows)))
-    assert found.text_to_image[10] >= 64
-    assert found.median_rank <= 5
+    assert found.text_to_image[10] >= 68
+    assert found.median_rank <= 4

@@ -94,17 +94,20 @@ def test_the_page_keeps_thumbs_and_takes_the_same_one_back(library: Library) -> 
     cat = item(library, "cat.png")
 
     def kept() -> list[bool]:
-        return [answer.relevant for answer in library.opinions.answers("a big cat")]
+        return [answer.relevant for answer in library.opinions.answers("a face")]
 
-    assert service.search("a big cat", with_answers=True, top=5).found[0].item != cat
-    service.judge("a big cat", cat, relevant=True)
+    def first() -> list[int]:
+        return [hit.item for hit in service.search("a face", with_answers=True, top=5).found[:1]]
+
+    assert first() != [cat]
+    service.judge("a face", cat, relevant=True)
     assert kept() == [True]
-    assert service.search("a big cat", with_answers=True, top=5).found[0].item == cat
-    service.judge("a big cat", cat, relevant=False)
+    assert first() == [cat]
+    service.judge("a face", cat, relevant=False)
     assert kept() == [False]
-    service.judge("a big cat", cat, relevant=False)
+    service.judge("a face", cat, relevant=False)
     assert kept() == []
     with pytest.raises(QueryError):
         service.judge("format:png", cat, relevant=True)
     with pytest.raises(NotInLibraryError):
-        service.judge("a big cat", 10**6, relevant=True)
+        service.judge("a face", 10**6, relevant=True)
