@@ -1,10 +1,11 @@
-"""Makes the embedded model from the photo pack; every finished stage is kept and not repeated.
+"""Makes the embedded model from the photo pack; what is finished is kept and not repeated.
 
     python -m training.embedded --data FOLDER --work FOLDER --out FOLDER [--recipe FILE]
 
 FOLDER of ``--data`` holds train/*.parquet, dev/dev.parquet and val/val.parquet with the columns
-key, image, captions and source. Needs the extra ``embedded-model`` and Debian's wordnet-base; about
-an hour on two cores. Interrupted, the same command goes on after the last finished stage.
+key, image, captions and source. Needs the extra ``embedded-model`` and Debian's wordnet-base; an
+hour or more on two cores. Interrupted, the same command goes on from where it was, less what the
+last five minutes made.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import copy
 import json
 import math
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from training.embedded import backbone, heads, student
 from training.embedded import config as recipes
 from training.embedded.config import Config
 from training.embedded.material import SPLITS, Material
+from training.embedded.progress import tell
 from training.evaluation import Retrieval
 from training.export import export_model
 
@@ -38,7 +39,7 @@ class Stages:
 
     def __init__(self, data: Path, work: Path, config: Config) -> None:
         self._work, self._config = work, config
-        self._material = Material(data, work, config.images, _tell)
+        self._material = Material(data, work, config.images)
 
     def run(self, out: Path, earlier: Path | None) -> Retrieval:
         """Runs what has not been run and writes the model folder.
@@ -61,7 +62,7 @@ class Stages:
         own[captions] = student.embed_all(model.text, texts, rows=captions)
         phrases = np.arange(len(teacher), len(targets))
         own_classes = student.embed_all(model.text, texts, rows=phrases)
-        tail = backbone.split(material.backbone)[1] if config.refit.tail_rate else None
+        tail = material.tail if config.refit.tail_rate else None
         refitted = self._fitted(
             "refit",
             heads.Joint(tail=copy.deepcopy(tail)),
@@ -79,7 +80,7 @@ class Stages:
         """What ``fit`` made, from its file if it is there, put into ``empty``."""
         file = self._work / f"{name}.safetensors"
         if not file.exists():
-            made = fit(tell=_tell, checkpoint=self._work / f"{name}.checkpoint")
+            made = fit(tell=tell, checkpoint=self._work / f"{name}.checkpoint")
             save_file(made.state_dict(), file)
         empty.load_state_dict(load_file(file))
         return empty.eval()
@@ -104,7 +105,7 @@ class Stages:
             captions = np.array(sorted({row for said in material.captions for row in said}))
             phrases = np.arange(len(material.texts), len(targets))
             student.distil(
-                model.text, texts, targets, [captions, phrases], self._config.distil, _tell,
+                model.text, texts, targets, [captions, phrases], self._config.distil, tell,
                 checkpoint=self._work / "distil.checkpoint",
             )  # fmt: skip
             save_file(model.text.state_dict(), file)
@@ -137,14 +138,10 @@ class Stages:
         for split in SPLITS:
             held_out = self._material.held_out(split)
             said = student.embed_all(text, student.Texts(held_out.sentences))
-            found[split] = held_out.judge(joint, said, self._material.backbone)
+            found[split] = held_out.judge(joint, said, self._material.tail)
             recall, rank = found[split].text_to_image, found[split].median_rank
-            _tell(f"{name} on {split}: {recall}, median rank {rank}")
+            tell(f"{name} on {split}: {recall}, median rank {rank}")
         return found["val"]
-
-
-def _tell(message: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {message}\n")
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from torch import Tensor
 from training.embedded import backbone, heads, unseen
 from training.embedded.config import Config, ImagesConfig, read_config
 from training.embedded.material import Material
-from training.embedded.progress import Tell
+from training.embedded.progress import tell
 
 _FEWER = {"views_of_sentences": 2, "views_of_labels": 1}  # where a table is made for it alone
 
@@ -85,38 +85,38 @@ class Finding:
 
 
 class Ablations:
-    """Fits and judges choices; the tables of one set of pictures are shared by all that use it."""
+    """Fits and judges choices; the tables of the last set of pictures stay for the next."""
 
-    def __init__(self, data: Path, work: Path, config: Config, tell: Tell) -> None:
-        self._data, self._work, self._config, self._tell = data, work, config, tell
+    def __init__(self, data: Path, work: Path, config: Config) -> None:
+        self._data, self._work, self._config = data, work, config
         self._materials: dict[ImagesConfig, Material] = {}
 
     def find(self, choice: Choice, seed: int) -> Finding:
         """What a choice is worth."""
         images = replace(self._config.images, **(choice.images or {}))  # type: ignore[arg-type]
-        material = self._materials.setdefault(
-            images, Material(self._data, self._work, images, self._tell)
-        )
+        if images not in self._materials:
+            self._materials = {images: Material(self._data, self._work, images)}  # one in memory
+        material = self._materials[images]
         left_out = np.array([unseen.mentions_unseen(photo) for photo in material.photos])
         lessons = material.lessons(left_out)
         started = time.monotonic()
         config = replace(self._config.align, **(choice.fit or {}))  # type: ignore[arg-type]
         teacher, classes = material.teacher, material.classes
-        joint = heads.fit(lessons, teacher, classes, config, self._tell, seed=seed)
+        joint = heads.fit(lessons, teacher, classes, config, tell, seed=seed)
         if choice.tail_steps:
             with torch.no_grad():
                 mapped, named = joint.texts(teacher), joint.texts(classes)
             joint = heads.fit(
                 lessons, mapped, named,
-                replace(self._config.refit, steps=choice.tail_steps), self._tell,
+                replace(self._config.refit, steps=choice.tail_steps), tell,
                 start=joint, seed=seed,
-                tail=None if choice.frozen else copy.deepcopy(backbone.split(material.backbone)[1]),
+                tail=None if choice.frozen else copy.deepcopy(material.tail),
             )  # fmt: skip
         seconds = time.monotonic() - started
         with torch.no_grad():
             said = joint.texts(material.sentences_of("dev"))
             asked = joint.texts(material.embed("unseen", list(unseen.QUESTIONS)))
-        found = material.held_out("dev").judge(joint, said, material.backbone)
+        found = material.held_out("dev").judge(joint, said, material.tail)
         first, five, ten = found.text_to_image.values()
         right = self._unseen(material, joint, asked)
         return Finding(
@@ -126,7 +126,7 @@ class Ablations:
     def _unseen(self, material: Material, joint: heads.Joint, asked: Tensor) -> float:
         places, classes = unseen.unseen_photos(material.photos)
         whole = np.array([material.views[place][0] for place in places])
-        tail = joint.tail or backbone.split(material.backbone)[1]
+        tail = joint.tail or material.tail
         features = torch.from_numpy(backbone.pool(tail, material.maps[whole]).astype(np.float32))
         with torch.no_grad():
             guesses = (joint.images(features) @ asked.T).argmax(dim=1).numpy()
@@ -153,10 +153,6 @@ def _kept(file: Path) -> list[Finding]:
     return [Finding(**{**record, "recall": tuple(record["recall"])}) for record in records]
 
 
-def _tell(message: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {message}\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -168,7 +164,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=1, help="how often each is tried (default 1)")
     arguments = parser.parse_args()
-    ablations = Ablations(arguments.data, arguments.work, read_config(), _tell)
+    ablations = Ablations(arguments.data, arguments.work, read_config())
     file = arguments.work / "ablations.jsonl"
     findings = _kept(file)
     for choice in CHOICES:
@@ -180,7 +176,7 @@ def main() -> None:
             findings.append(ablations.find(choice, seed))
             with file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(asdict(findings[-1])) + "\n")
-            _tell(f"{findings[-1]}")
+            tell(f"{findings[-1]}")
     sys.stdout.write(as_table(findings) + "\n")
 
 

@@ -10,15 +10,15 @@ import io
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from clipsearch.encoders.openvino_runtime import ov
-from training.embedded.backbone import load_backbone, split
 from training.embedded.config import ImagesConfig
 from training.embedded.corpus import SENTENCE_SOURCES, CaptionedPhoto
 
@@ -88,15 +88,22 @@ def cut_view(photo: CaptionedPhoto, number: int, view: int, side: int) -> NDArra
 
 
 class ViewFeatures:
-    """The maps that the frozen part of the backbone makes of views: float16, as ``shape`` says."""
+    """The maps that ``stem``, the frozen part of the backbone, makes of views of ``side`` pixels.
 
-    def __init__(self, photos: Sequence[CaptionedPhoto], config: ImagesConfig) -> None:
-        self._photos, self._side = photos, config.side
-        stem, _ = split(load_backbone(config.backbone)[0])
-        example = torch.zeros(1, 3, config.side, config.side)
+    They are float16 and of ``shape`` each. The stem is compiled when the first are wanted.
+    """
+
+    def __init__(self, photos: Sequence[CaptionedPhoto], stem: nn.Module, side: int) -> None:
+        self._photos, self._stem, self._side = photos, stem, side
+        self._example = torch.zeros(1, 3, side, side)
         with torch.no_grad():
-            self.shape: tuple[int, ...] = stem(example).shape[1:]
-        self._model = compiled(stem, example)
+            self.shape: tuple[int, ...] = stem(self._example).shape[1:]
+
+    @cached_property
+    def _model(self) -> ov.CompiledModel:
+        converted = ov.convert_model(self._stem, example_input=self._example)
+        converted.reshape([-1, *self._example.shape[1:]])
+        return ov.Core().compile_model(converted, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
 
     def __call__(self, rows: NDArray[np.int32]) -> NDArray[np.float16]:
         """(n, *shape) of the views ``rows``, (n, 2) numbers of photo and view."""
@@ -119,13 +126,6 @@ class ViewFeatures:
                 )
         queue.wait_all()
         return made
-
-
-def compiled(module: nn.Module, example: Tensor) -> ov.CompiledModel:
-    """``module`` for batches of any size of what ``example`` is one of."""
-    converted = ov.convert_model(module, example_input=example)
-    converted.reshape([-1, *example.shape[1:]])
-    return ov.Core().compile_model(converted, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
 
 
 def has_bfloat16() -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from training.embedded.image_features import (
     rows_of_photos,
     whole_views,
 )
-from training.embedded.progress import Tell, kept_table
+from training.embedded.progress import kept_table
 from training.embedded.student import token_strings
 from training.embedded.teacher import WIDTH, Teacher
 from training.evaluation import Retrieval, evaluate_retrieval
@@ -44,12 +43,12 @@ class HeldOut:
     sentences: list[str]
     owner: list[int]
 
-    def judge(self, joint: heads.Joint, said: Tensor, published: Any) -> Retrieval:
+    def judge(self, joint: heads.Joint, said: Tensor, published: backbone.Tail) -> Retrieval:
         """How (sentences, 384) unit rows find their photos, seen by ``joint``.
 
-        The ``published`` backbone stands in for a tail that ``joint`` has not learned.
+        The ``published`` tail stands in for one that ``joint`` has not learned.
         """
-        features = backbone.pool(joint.tail or backbone.split(published)[1], self.maps)
+        features = backbone.pool(joint.tail or published, self.maps)
         with torch.no_grad():
             images = joint.images(torch.from_numpy(features.astype(np.float32)))
         return evaluate_retrieval(images.numpy(), said.numpy(), self.owner)
@@ -58,8 +57,8 @@ class HeldOut:
 class Material:
     """What is learned from, and what it is judged by; ``work`` keeps the tables made of it."""
 
-    def __init__(self, data: Path, work: Path, images: ImagesConfig, tell: Tell) -> None:
-        self._data, self._work, self.images, self._tell = data, work, images, tell
+    def __init__(self, data: Path, work: Path, images: ImagesConfig) -> None:
+        self._data, self._work, self.images = data, work, images
         files = sorted((data / "train").glob("*.parquet"))
         missing = [str(file) for split in SPLITS if not (file := self._held_out(split)).exists()]
         if not files or missing:
@@ -70,6 +69,7 @@ class Material:
         captions = sorted({text for photo in self.photos for text in photo.captions})
         self.texts = vocabulary_texts(captions)
         self.backbone, weight, bias = backbone.load_backbone(images.backbone)
+        self.stem, self.tail = backbone.split(self.backbone)
         self.knowledge = ClassKnowledge(weight, bias)
 
     @cached_property
@@ -96,10 +96,10 @@ class Material:
     @cached_property
     def pooled(self) -> NDArray[np.float16]:
         """(views, 1280) of the whole backbone as it was published."""
-        tail, maps = backbone.split(self.backbone)[1], self.maps
+        tail, maps = self.tail, self.maps
         file = self._file(self._of_views("pooled"))
         shape = (len(maps), backbone.WIDTH)
-        return kept_table(file, shape, lambda part: backbone.pool(tail, maps[part]), self._tell)
+        return kept_table(file, shape, lambda part: backbone.pool(tail, maps[part]))
 
     @cached_property
     def views(self) -> list[NDArray[np.int64]]:
@@ -144,9 +144,9 @@ class Material:
     def _maps(
         self, name: str, photos: list[CaptionedPhoto], rows: NDArray[np.int32]
     ) -> NDArray[np.float16]:
-        make = ViewFeatures(photos, self.images)
+        make = ViewFeatures(photos, self.stem, self.images.side)
         file = self._file(name)
-        return kept_table(file, (len(rows), *make.shape), lambda part: make(rows[part]), self._tell)
+        return kept_table(file, (len(rows), *make.shape), lambda part: make(rows[part]))
 
     def _file(self, name: str) -> Path:
         return self._work / f"{self.images.backbone}-{self.images.side}" / f"{name}.npy"
@@ -158,5 +158,5 @@ class Material:
         """(texts, 384) unit rows of the sentence teacher, kept under a name."""
         file = self._work / f"{name}.npy"
         make = Teacher()
-        table = kept_table(file, (len(texts), WIDTH), lambda part: make(texts[part]), self._tell)
+        table = kept_table(file, (len(texts), WIDTH), lambda part: make(texts[part]))
         return torch.from_numpy(table.astype(np.float32))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +15,16 @@ Tell = Callable[[str], None]
 _PART = 4096  # rows, about a minute of pictures
 
 
+def tell(message: str) -> None:
+    """Says it on standard error, with the time of day."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {message}\n")
+
+
 def kept_table(
     file: Path,
     shape: tuple[int, ...],
     make: Callable[[slice], NDArray[np.float16]],
-    tell: Tell,
+    tell: Tell = tell,
 ) -> NDArray[np.float16]:
     """The float16 table of ``file``, mapped and read-only; made first if it is not there.
 

