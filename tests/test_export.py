@@ -95,7 +95,8 @@ def test_the_command_exports_a_query_or_everything(
 ) -> None:
     place = ["--library", str(library.path)]
     file = tmp_path / "cats.jsonl"
-    assert main(["export", "a cat", "--to", str(file), "--top", "3", "--json", *place]) == 0
+    query = "a cat cutoff:none"  # so that there are more than are asked for
+    assert main(["export", query, "--to", str(file), "--top", "3", "--json", *place]) == 0
     assert json.loads(capsys.readouterr().out) == {"file": str(file), "written": 3}
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["rank"] for line in lines] == [1, 2, 3]

@@ -110,8 +110,14 @@ def test_every_line_of_python_in_the_readme_works(home: Path, environment: dict[
         timeout=120,
         check=True,
     )
-    assert len(done.stdout.splitlines()) == 3
-    assert "cat.png" in done.stdout
+    search = ["clipsearch", "search", "a cat", "--top", "3", "--paths"]
+    same = subprocess.run(
+        search, env=environment, cwd=home, check=True, capture_output=True, text=True, timeout=120
+    )
+    printed = [line.split(" ", 2) for line in done.stdout.splitlines()]
+    assert [path for _, _, path in printed] == same.stdout.splitlines()
+    assert [rank for rank, _, _ in printed] == [str(place) for place in range(1, len(printed) + 1)]
+    assert printed[0][2].endswith("cat.png")
 
 
 def test_the_readme_names_every_command_and_every_linked_page_exists() -> None:
