@@ -17,10 +17,11 @@ from clipsearch.errors import ClipsearchError
 if TYPE_CHECKING:
     from clipsearch import query
     from clipsearch.encoders import Encoder, load_encoder
+    from clipsearch.hits import SearchHit
     from clipsearch.learning import LearnReport, learn
     from clipsearch.library import Library
     from clipsearch.query import Query
-    from clipsearch.searcher import Searcher, SearchHit, search, similar
+    from clipsearch.searcher import Searcher, search, similar
     from clipsearch.tagging import TagReport, read_vocabulary, tag
 
 try:
@@ -56,7 +57,7 @@ _HOMES = {
     "learn": "clipsearch.learning",
     "Library": "clipsearch.library",
     "Query": "clipsearch.query",
-    "SearchHit": "clipsearch.searcher",
+    "SearchHit": "clipsearch.hits",
     "Searcher": "clipsearch.searcher",
     "search": "clipsearch.searcher",
     "similar": "clipsearch.searcher",

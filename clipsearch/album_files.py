@@ -17,8 +17,9 @@ from pathlib import Path
 from clipsearch.config import Settings
 from clipsearch.encoders import Encoder
 from clipsearch.errors import ClipsearchError, NotInLibraryError, StorageError, UsageError
+from clipsearch.hits import SearchHit
 from clipsearch.library import LINKS, PLAYLIST, Album, Library
-from clipsearch.searcher import MAX_TOP, Searcher, SearchHit
+from clipsearch.searcher import MAX_TOP, Searcher
 
 MANIFEST = ".clipsearch-album.json"
 _MARK = "# clipsearch album: "

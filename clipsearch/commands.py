@@ -23,8 +23,8 @@ from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.query_arguments import joined, words_last
 
 if TYPE_CHECKING:
+    from clipsearch.hits import SearchHit
     from clipsearch.library import Library
-    from clipsearch.searcher import SearchHit
 
 
 _NOTHING_FOUND = "Nothing found. To show the closest anyway: cutoff:none in the query, or --all"

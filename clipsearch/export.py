@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from clipsearch.errors import DependencyError, StorageError, UsageError
+from clipsearch.hits import SearchHit
 from clipsearch.library import Library
-from clipsearch.searcher import SearchHit
 
 _CHUNK = 1000  # items that are looked up at a time
 _LISTS = ("paths", "tags", "captions", "vector")

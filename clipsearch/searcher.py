@@ -19,6 +19,7 @@ from clipsearch.calibrating import (
 from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import NotInLibraryError, QueryError, SpaceMismatchError, UsageError
+from clipsearch.hits import Answered, SearchHit, with_files
 from clipsearch.library import Library, SpaceRecord
 from clipsearch.library.filtering import ALL_COLUMNS
 from clipsearch.naming import text_parts
@@ -34,23 +35,6 @@ if TYPE_CHECKING:
     from clipsearch.library.facts import Mask
 
 MAX_TOP = 10_000
-
-
-@dataclass(frozen=True)
-class SearchHit:
-    """One found picture or moment.
-
-    ``score`` is the cosine to the question, in [-1, 1]; None where the question was of filters
-    alone, which all hits pass alike.
-    """
-
-    rank: int  # 1 is the best
-    score: float | None
-    item: int
-    path: Path
-    paths: tuple[Path, ...]  # every copy, ``path`` first
-    time_s: float | None = None  # of a moment of a video: where in it
-    probability: float | None = None  # of being what was asked for (docs/relevance.md)
 
 
 @dataclass(frozen=True)
@@ -142,6 +126,22 @@ class Searcher:
         Raises QueryError for a mistake in the query or when there is nothing to search for,
         NotInLibraryError for an unknown item, ImageError for an unreadable picture.
         """
+        answered = self.answer(
+            text, image=image, item=item, more_like=more_like, less_like=less_like, top=top
+        )
+        return answered.hits
+
+    def answer(
+        self,
+        text: str | Query | None = None,
+        *,
+        image: Path | Image.Image | None = None,
+        item: int | None = None,
+        more_like: Sequence[int] = (),
+        less_like: Sequence[int] = (),
+        top: int = DEFAULT_TOP,
+    ) -> Answered:
+        """As ``search``, and says which space the hits are of."""
         query = text if isinstance(text, Query) else parse(text or "")
         if query.is_empty and image is None and item is None:
             raise QueryError(
@@ -152,7 +152,7 @@ class Searcher:
             raise UsageError(reason=f"top must be between 1 and {MAX_TOP:,}, not {limit}")
         space = self._space()
         if space is None:
-            return []
+            return Answered([], None)
         parts = self._parts(space, query)
         if image is not None:
             parts.append(Part(self._image_vector(space, image), 1.0, IMAGE))
@@ -164,6 +164,7 @@ class Searcher:
             raise QueryError(
                 reason="Pictures that answer a question need one: give words or a picture, too."
             )
+        likely: dict[int, float] = {}
         if not parts:
             pairs = hits_of_filters(view, passing, query, limit, self._duplicates)
         else:
@@ -180,8 +181,8 @@ class Searcher:
             pairs = hits_of_question(
                 view, passing, query, limit, self._duplicates, scores, cutoff, left_out
             )
-            return self._hits(pairs, judged)
-        return self._hits(pairs, None)
+            likely = judged.probabilities(pairs) if judged is not None else {}
+        return Answered(with_files(self._library, pairs, likely), space)
 
     def holds(self, item: int) -> bool:
         """True if the searched space has a vector of this item."""
@@ -303,29 +304,6 @@ class Searcher:
         with self._loading:
             self._calibrated = (view, made, has_texts)
         return made
-
-    def _hits(
-        self, pairs: list[tuple[int, float | None]], judged: Judged | None
-    ) -> list[SearchHit]:
-        identities = [identity for identity, _ in pairs]
-        likely = judged.probabilities(pairs) if judged is not None else {}
-        paths, times = self._library.paths(identities), self._library.times(identities)
-        hits: list[SearchHit] = []
-        for item, score in pairs:
-            copies = tuple(paths.get(item, ()))
-            if copies:  # the last copy may have been forgotten since the index was read
-                hits.append(
-                    SearchHit(
-                        rank=len(hits) + 1,
-                        score=score,
-                        item=item,
-                        path=copies[0],
-                        paths=copies,
-                        time_s=times.get(item),
-                        probability=likely.get(item),
-                    )
-                )
-        return hits
 
     def _current_view(self, space: SpaceRecord) -> View:
         with self._loading:

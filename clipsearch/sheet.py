@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from clipsearch.errors import ImageError, StorageError, UsageError
+from clipsearch.hits import SearchHit
 from clipsearch.images import load_image
-from clipsearch.searcher import SearchHit
 
 _CELL = 180  # pixels, a picture's longest side
 _GAP = 10

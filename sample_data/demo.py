@@ -18,7 +18,8 @@ from pathlib import Path
 from gather import gather
 
 import clipsearch
-from clipsearch.searcher import Searcher, SearchHit
+from clipsearch.hits import SearchHit
+from clipsearch.searcher import Searcher
 from clipsearch.sheet import write_sheet
 
 # What is typed, and the photo that should come first.

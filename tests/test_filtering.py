@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipsearch.errors import NotInLibraryError, QueryError
+from clipsearch.hits import SearchHit
 from clipsearch.library import (
     MOMENT,
     VIDEO,
@@ -29,7 +30,7 @@ from clipsearch.library import (
     NewItem,
 )
 from clipsearch.query import parse
-from clipsearch.searcher import Searcher, SearchHit
+from clipsearch.searcher import Searcher
 from clipsearch.vectors import EmbeddingSpace
 
 SPACE = EmbeddingSpace("random", "0" * 64, "none", 8)

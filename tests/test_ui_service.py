@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from models import VIT, save_model
 from PIL import Image
 from serving import index
 
 from clipsearch.config import resolve
+from clipsearch.encoders.openclip import TorchEncoder, load_openclip
 from clipsearch.errors import (
     ImageNotFoundError,
     ImageUnreadableError,
@@ -25,6 +27,8 @@ from clipsearch.errors import (
 from clipsearch.library import Library
 from clipsearch.library.choices import HeldModel
 from clipsearch.library.fill_state import FillState
+from clipsearch.searcher import Searcher
+from clipsearch.vectors import Matrix
 from indexer.switching import change_model
 from ui import markup
 from ui.models import Models
@@ -194,6 +198,39 @@ def test_after_a_switch_the_new_model_is_loaded_before_anyone_asks(
                 thread.join()
         assert loaded(service) == space
         assert service.search("red", top=1, everything=True).model == new
+
+
+def test_an_answer_names_the_model_that_gave_it_though_another_has_taken_over(
+    tmp_path: Path, folder: Path, tiny_model_dir: Path
+) -> None:
+    """The switch comes when the question has been encoded, before its answer is put together."""
+    path, old = tmp_path / "test.clipsearch", f"local-dir:{tiny_model_dir}"
+    index(path, folder, old)
+    new = f"local-dir:{save_model(tmp_path / 'new', VIT, seed=3)}"
+    with Library.open(path) as library, Library.open(path) as elsewhere:
+        settings = resolve({"runtime": "torch"}, library.settings())
+        before = library.active_space()
+        assert before is not None
+
+        class SwitchedWhileAsked(TorchEncoder):
+            def encode_texts(self, texts: Sequence[str]) -> Matrix:
+                vectors = super().encode_texts(texts)
+                active = elsewhere.active_space()
+                if list(texts) == ["red"] and active is not None and active.address == old:
+                    change_model(elsewhere, new, settings=settings)
+                return vectors
+
+        encoder = SwitchedWhileAsked(load_openclip(old), settings)
+        asked = Service(library, settings=settings, encoder=encoder)
+        answer = asked.search("red", top=5, everything=True)
+        assert asked.summary().model == new, "the switch has happened"
+        assert answer.model == old
+        of_old = Searcher(library, settings=settings, space_id=before.id)
+        assert [(one.item, one.score) for one in answer.found] == [
+            (hit.item, hit.score) for hit in of_old.search("cutoff:none red", top=5)
+        ]
+        afterwards = Service(library, settings=settings)
+        assert afterwards.search("red", top=5, everything=True).model == new
 
 
 def loaded(service: Service) -> str:

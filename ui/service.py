@@ -202,7 +202,7 @@ class Service:
         query = parse(words)
         given = self._library.opinions.answers(words.strip()) if with_answers else []
         given = [answer for answer in given if self._searcher.holds(answer.item)]
-        hits = self._searcher.search(
+        answered = self._searcher.answer(
             replace(query, cutoff="none") if everything else query,
             image=None if picture is None else self._query_picture(picture),
             item=item,
@@ -210,6 +210,7 @@ class Service:
             less_like=[answer.item for answer in given if not answer.relevant],
             top=top,
         )
+        hits = answered.hits
         elapsed_s = time.perf_counter() - started
         records = self._library.items([hit.item for hit in hits])
         found = tuple(
@@ -228,7 +229,7 @@ class Service:
         )
         has_meaning = bool(query.terms) or picture is not None or item is not None
         is_cut = has_meaning and query.cutoff == "auto" and not everything
-        model = self.summary().model or ""
+        model = answered.space.address if answered.space is not None else ""
         return Answer(found, model, elapsed_s, tuple(print_pieces(query)), is_cut)
 
     def judge(self, words: str, item: int, *, relevant: bool) -> None:
