@@ -18,8 +18,9 @@ from serving import Served, index, running_server
 import clipsearch
 from clipsearch.cli import main
 from clipsearch.config import resolve
+from clipsearch.errors import StorageError
 from clipsearch.library import Library
-from indexer import filling
+from indexer import change_checks, filling
 from indexer.switching import change_model
 
 CHROMIUM = os.environ.get("CLIPSEARCH_CHROMIUM") or next(
@@ -336,6 +337,36 @@ def test_the_page_shows_a_change_of_models_and_goes_on_with_the_new_one(
         assert "embedded model" in visit.status, "what is on show stays"
         assert len(visit.type("a cat cutoff:none")) == 25
         assert f"{new} model" in visit.status
+        assert visit.complaints == []
+        visit.tab.close()
+
+
+def test_the_page_says_why_a_change_of_models_did_not_begin(
+    browser: Any,
+    library_copy: Library,
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new, settings = f"local-dir:{tiny_model_dir}", resolve({}, library_copy.settings())
+    with running_server(library_copy.path) as served:
+        visit = Visit(browser, served.url)
+        visit.tab.get_by_text("Searches use embedded", exact=True).wait_for()
+        full = shutil.disk_usage(library_copy.path)._replace(free=1000)
+        with monkeypatch.context() as patched:
+            patched.setattr(change_checks.shutil, "disk_usage", lambda _: full)
+            with pytest.raises(StorageError) as refused:
+                change_model(library_copy, new, settings=settings)
+        line = visit.tab.locator("#models .cs-models")
+        line.get_by_text("did not begin").wait_for()  # a page that is open finds out by itself
+        assert line.inner_text() == (
+            f"Searches use embedded. The change to tiny-model did not begin: {refused.value}"
+        )
+        visit.tab.set_viewport_size({"width": 390, "height": 844})
+        assert visit.overflow() <= 0
+        visit.tab.screenshot(path=tmp_path / "refused.png")
+        assert change_model(library_copy, new, settings=settings).switched
+        visit.tab.get_by_text("Searches use tiny-model", exact=True).wait_for()
         assert visit.complaints == []
         visit.tab.close()
 

@@ -336,6 +336,10 @@ OLD, NEW = held("in use", "embedded", 1_234), held("next", "local-dir:/models/mi
         ((OLD, NEW), ("failed", "filling"), f"stopped at {FAR} (disk full).", ("400", "1234")),
         ((OLD,), ("running", "filling"), "Searches use embedded", None),  # withdrawn
         ((OLD,), ("running", "tagging"), "embedded. It gives the photos its tags", None),
+        ((OLD,), ("failed", "loading"), ". The change to mine did not begin: disk full", None),
+        ((OLD,), ("failed", "filling"), "Searches use embedded", None),  # withdrawn since
+        ((OLD,), ("stopped", "loading"), "Searches use embedded", None),
+        ((OLD, NEW), ("failed", "loading"), f"stopped at {FAR} (disk full).", ("400", "1234")),
     ],
 )
 def test_the_line_about_models_says_which_searches_and_how_a_change_goes(
@@ -364,3 +368,10 @@ def test_the_line_about_models_says_which_searches_and_how_a_change_goes(
     assert bars == ([bar] if bar else [])
     titles = {given["title"] for tag, given in seen.elements if tag == "b"}
     assert titles <= {"embedded", NEW.address}
+
+
+def test_a_refused_change_is_not_taken_for_the_one_that_has_stopped() -> None:
+    refused = FillState("other <model>", "failed", "loading", error="<b>disk full</b>")
+    seen = Elements(markup.models(Models((OLD, NEW), refused), Path("a.clipsearch")))
+    assert f"The change to mine has stopped at {FAR}. It goes on with" in seen.text
+    assert seen.text.endswith(". The change to other <model> did not begin: <b>disk full</b>")

@@ -10,7 +10,7 @@ from pathlib import Path
 from clipsearch.command import clock
 from clipsearch.encoders.registry import LOCAL_DIR
 from clipsearch.errors import QueryError
-from clipsearch.library.fill_state import RUNNING
+from clipsearch.library.fill_state import FAILED, RUNNING, FillState
 from clipsearch.query import parse, words
 from clipsearch.query.fields import FILTERS, OPTIONS, TERMS
 from indexer.report import duration
@@ -48,15 +48,18 @@ def models(told: Models, library: Path) -> str:
 
 
 def _change(told: Models, library: Path) -> str:
-    """How the change goes, or the command that goes on with one that has stopped."""
+    """How the change goes, the command that goes on with a stopped one, or why none began."""
     fill, coming = told.fill, told.coming
+    refused = _refusal(fill, coming.address if coming is not None else None)
+    if refused:
+        fill = None
     runs = fill is not None and fill.state == RUNNING
     if coming is None:
         if fill is not None and runs and fill.doing == "tagging":
             return "It gives the photos its tags"
         if fill is not None and runs and fill.doing == "loading":
             return f"{_model(fill.address)} is being loaded"
-        return ""  # also where the change was withdrawn, and its process has yet to notice
+        return refused  # none where the change was withdrawn, and its process has yet to notice
     name = _model(coming.address)
     far = f"{coming.embedded:,} of {_pictures(coming.embedded + coming.lacking)}"
     if fill is None or not runs:
@@ -64,12 +67,19 @@ def _change(told: Models, library: Path) -> str:
         command = f"clipsearch models use {shlex.quote(coming.address)} --library "
         return (
             f"The change to {name} has stopped at {far}{why}. It goes on with "
-            f"<code>{escape(command + shlex.quote(str(library)))}</code>"
+            f"<code>{escape(command + shlex.quote(str(library)))}</code>{refused and '. '}{refused}"
         )
     if fill.doing == "waiting":
         return f"{name} waits for another process that writes the library, {far} are done"
     left = f", {duration(fill.seconds_left)} left" if fill.seconds_left is not None else ""
     return f"{name} is being filled, {far}{left}"
+
+
+def _refusal(fill: FillState | None, coming: str | None) -> str:
+    """Why the last change did not begin, in the words of the command; empty if it did."""
+    if fill is None or fill.state != FAILED or fill.doing != "loading" or fill.address == coming:
+        return ""
+    return f"The change to {_model(fill.address)} did not begin: {escape(fill.error or '')}"
 
 
 def _model(address: str) -> str:
