@@ -184,6 +184,48 @@ def test_torchrun_trains_what_one_process_trains(
     assert together["pictures"] == alone["pictures"]
 
 
+@pytest.mark.soak  # over a minute: torch compiles C++ for each kernel
+@pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")), reason="no C++ compiler")
+def test_a_compiled_tower_learns_the_same(
+    captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    torch.set_num_threads(1)
+    pictures = read_captions(captions).pictures
+    vision = {**VIT["vision_cfg"], "layers": 1}  # what is compiled takes a second a kernel
+    model = save_model(tmp_path / "vit", {**VIT, "vision_cfg": vision})
+    curves: list[list[float]] = []
+    for compiled in (False, True):
+        curves.append([])
+        train(
+            load_openclip(f"local-dir:{model}"), pictures, replace(RECIPE, compiled=compiled),
+            tmp_path / str(compiled),
+            tell=lambda step, kept=curves[-1]: kept.append(step.loss),
+        )  # fmt: skip
+    assert curves[1] == pytest.approx(curves[0], abs=1e-4)
+    assert len(set(curves[0])) == RECIPE.steps
+    assert list((tmp_path / "compiled").rglob("*.cpp")), "nothing was compiled"
+
+
+def test_compile_is_refused_before_anything_is_done_where_it_cannot_work(
+    captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    command = [
+        "train", "--captions", str(captions), "--compile", "--out", str(tmp_path / "run"),
+        "--model", f"local-dir:{captions.parent / 'vit'}", "--library", str(tmp_path / "none"),
+        "--threads", "1", "--learn",
+    ]  # fmt: skip
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+    torch._dynamo.reset()
+    with torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")}):
+        assert main([*command, "all"]) == 70
+    assert "--compile needs a C++ compiler" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*command, "text"]) == 70
+    assert "--learn text locks" in capsys.readouterr().err.splitlines()[-1]
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize("config", ["vit", "resnet"])
 def test_checkpointed_blocks_and_chunks_have_the_same_gradients(
     captions: Path, config: str

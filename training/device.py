@@ -1,11 +1,11 @@
-"""Where a model is trained, and in which arithmetic."""
+"""Where a model is trained, in which arithmetic, and whether its towers can be compiled."""
 
 from __future__ import annotations
 
 import torch
 
 from clipsearch.config import Settings
-from clipsearch.errors import DeviceError
+from clipsearch.errors import DeviceError, TrainingError
 
 
 def choose_device(settings: Settings) -> torch.device:
@@ -25,3 +25,19 @@ def choose_precision(settings: Settings, device: torch.device) -> str:
     if settings.precision != "auto":
         return settings.precision
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "f32"
+
+
+def check_compiler() -> None:
+    """TrainingError where torch.compile cannot work: it writes C++ (or Triton) and compiles it."""
+    try:
+        torch.compile(_one_more)(torch.zeros(8))
+    except Exception as error:  # torch has a kind for each thing that can be missing
+        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        raise TrainingError(
+            reason=f"--compile needs a C++ compiler that torch can use, such as g++: {reason}. "
+            "Install one, or leave --compile out"
+        ) from error
+
+
+def _one_more(values: torch.Tensor) -> torch.Tensor:
+    return values + 1

@@ -26,6 +26,7 @@ from clipsearch.errors import TrainingError
 from training.blockwise import contrastive_in_blocks, sigmoid_in_blocks
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data import CaptionedPicture
+from training.device import check_compiler
 from training.grad_cache import backward_in_chunks
 from training.layers import images_move, prepare_layers, texts_move
 from training.lora import merge_lora
@@ -57,6 +58,7 @@ class Recipe:
     cut: Cut = field(default_factory=Cut)  # of training pictures
     ema: float = 0.0  # decay of the running mean of the weights; 0: the last weights
     precision: str = "f32"  # of the towers: f32 | bf16; weights and loss are float32
+    compiled: bool = False  # the image tower, by torch.compile
     checkpoint_blocks: bool = False  # compute blocks again instead of keeping what they said
     teacher: str = ""  # sha256 of its weights
     teach: str = "both"  # both | images | texts, see teaching.Teacher
@@ -170,9 +172,21 @@ class Batches:
     ) -> None:
         self._loaded, self._pictures, self._recipe, self._team = loaded, pictures, recipe, team
         moves, speaks = images_move(recipe.learn), texts_move(recipe.learn)
+        if recipe.compiled:
+            if not moves:
+                raise TrainingError(
+                    reason="--compile compiles the image tower, which --learn text locks: leave "
+                    "one of them out, or --learn all"
+                )
+            check_compiler()
         with self._precision():
             self._images = ImageSide(
-                loaded, pictures, locked=not moves, seed=recipe.seed, cut=recipe.cut
+                loaded,
+                pictures,
+                locked=not moves,
+                seed=recipe.seed,
+                cut=recipe.cut,
+                compiled=recipe.compiled,
             )
             self._texts = TextSide(loaded, pictures, locked=not speaks)
         self._old = OldSelf(

@@ -70,6 +70,7 @@ class Options:
     cut: Cut = field(default_factory=Cut)
     ema: float = 0.0
     precision: str = "f32"
+    compiled: bool = False
     checkpoint_blocks: bool = False
     teacher: str | None = None  # address
     teach: str = "both"
@@ -265,6 +266,7 @@ def choose_recipe(pictures: int, options: Options, teacher: OpenClipModel | None
         cut=options.cut,
         ema=options.ema,
         precision=options.precision,
+        compiled=options.compiled,
         checkpoint_blocks=options.checkpoint_blocks,
         teacher=teacher.weights_sha256 if teacher else "",
         teach=options.teach,

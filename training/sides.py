@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,8 +32,11 @@ class ImageSide:
         locked: bool,
         seed: int,
         cut: Cut,
+        compiled: bool = False,
     ) -> None:
         self._loaded = loaded
+        tower: Any = loaded.model
+        self._encode: Any = torch.compile(tower.encode_image) if compiled else tower.encode_image
         self.views = Views(pictures, loaded.preprocessing, cut)
         self._fixed: list[Tensor] = []  # per cut: (pictures, dim)
         if locked:
@@ -47,7 +51,8 @@ class ImageSide:
             chosen = [random.Random(f"{seed} {place}").choice(self._fixed) for place in places]
             return torch.stack([cut[place] for cut, place in zip(chosen, places, strict=True)])
         chances = [random.Random(f"{seed} {place}") for place in places]
-        return image_vectors(self._loaded, self.views.cut_each(places, chances))
+        pixels = self.views.cut_each(places, chances)
+        return image_vectors(self._loaded, pixels, encode=self._encode)
 
     def _all_cut(self, count: int, seed: str) -> Tensor:
         starts = range(0, count, ENCODED_AT_ONCE)

@@ -19,11 +19,11 @@ from training.views import Views
 _AT_ONCE = 32
 
 
-def image_vectors(loaded: OpenClipModel, pixels: Pixels) -> Tensor:
-    """(n, 3, h, w) uint8 to (n, dim) unit rows."""
+def image_vectors(loaded: OpenClipModel, pixels: Pixels, encode: Any = None) -> Tensor:
+    """(n, 3, h, w) uint8 to (n, dim) unit rows; ``encode`` is the model's own or compiled."""
     model: Any = loaded.model
     given = normalised(pixels, loaded.preprocessing).to(loaded.device)
-    return _unit(model.encode_image(given, normalize=False))
+    return _unit((encode or model.encode_image)(given, normalize=False))
 
 
 def text_vectors(loaded: OpenClipModel, texts: Sequence[str]) -> Tensor:
