@@ -123,8 +123,8 @@ def main() -> None:
             continue
         pairs = [(run(PLAIN), run(way)) for _ in range(arguments.rounds)]
         plain, own = pairs[0]
-        print(f"{way}: {own['mib']:.0f} MiB, {own['s']:.2f} s a step, loss {own['loss']:.4f} "
-              f"({plain['mib']:.0f} MiB, {plain['s']:.2f} s, {plain['loss']:.4f} without)")  # fmt: skip
+        for name, found in ((way, own), (PLAIN, plain)):
+            print(f"{name}: {found['mib']:.0f} MiB, {found['s']:.2f} s, loss {found['loss']:.4f}")
         for name, key in (("memory", "mib"), ("time", "s")):
             ratios = " ".join(f"{b[key] / a[key]:.2f}" for a, b in pairs)
             print(f"  of {PLAIN}'s {name}: {ratios}", flush=True)
