@@ -1,6 +1,6 @@
 """How many examples captions need: contrastive learning beside predicting the captions' words.
 
-    python benchmarks/data_efficiency.py --data ../shared/data [--examples 256 ... 65536] [--sentences]
+    python benchmarks/data_efficiency.py --data ../shared/data [--sentences] [--keep FOLDER]
 
 After Figure 2 of CLIP's paper (section 2.3: "bag of words contrastive" learns four times as fast as
 "bag of words prediction"), on what fits two cores: the image tower is the trunk of the embedded
