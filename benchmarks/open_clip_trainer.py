@@ -64,7 +64,7 @@ class _Loader:
     """The batches of our loop, in ``parts``, as open_clip's trainer takes them."""
 
     def __init__(self, loaded: Any, pictures: Any, batch: int, steps: int, parts: int) -> None:
-        from training.data import Views
+        from training.views import Views
 
         self._loaded, self._pictures, self._parts = loaded, pictures, parts
         self._views = Views(pictures, loaded.preprocessing)
@@ -72,8 +72,6 @@ class _Loader:
         self.num_batches, self.num_samples = steps * parts, steps * batch
 
     def __iter__(self) -> Iterator[Any]:
-        import numpy as np
-
         from training.towers import normalised
 
         for step in range(self._steps):
@@ -82,11 +80,10 @@ class _Loader:
             said = [chance.choice(self._pictures[place].captions) for place in places]
             size = self._batch // self._parts
             for start in range(0, self._batch, size):
-                cuts = [
-                    self._views.cut([place], random.Random(f"{SEED} {step} {place}"))
-                    for place in places[start : start + size]
-                ]
-                images = normalised(np.concatenate(cuts), self._loaded.preprocessing)
+                some = places[start : start + size]
+                chances = [random.Random(f"{SEED} {step} {place}") for place in some]
+                cuts = self._views.cut_each(some, chances)
+                images = normalised(cuts, self._loaded.preprocessing)
                 yield images, self._loaded.tokenizer(said[start : start + size])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -137,3 +138,14 @@ def test_the_error_tree_has_one_exit_code_a_class_and_a_true_drawing() -> None:
         if "Error" in line and len(words := line.strip("│├└─ ").split()) > 1 and words[1].isdigit()
     }
     assert drawn == {kind.__name__: kind.exit_code for kind in kinds}
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "benchmarks").glob("*.py")), ids=relative)
+def test_what_a_benchmark_takes_from_the_project_is_there(path: Path) -> None:
+    """No other test runs benchmarks, and most import late, so a move would go unnoticed."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                if not hasattr(module, alias.name):  # a module of a package is imported by name
+                    importlib.import_module(f"{node.module}.{alias.name}")
