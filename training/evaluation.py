@@ -82,6 +82,7 @@ def rank_both(
     best = np.full(len(images), -np.inf)
     np.maximum.at(best, owners, own)
     asked = np.flatnonzero(np.isfinite(best))
+    best[~np.isfinite(best)] = np.inf  # nothing is ahead where nobody asks
     doubt = _doubt(texts, images)
     text_ranks = np.zeros(len(texts), np.int64)
     image_ranks = np.ones(len(images), np.int64)
@@ -92,11 +93,11 @@ def rank_both(
             columns = slice(column, column + block)
             scores = texts[rows] @ images[columns].T
             vectors = texts[rows], images[columns]
-            text_ranks[rows] += _at_least(scores, own[rows, None], doubt, vectors).sum(axis=1)
-            ahead = _at_least(scores, best[None, columns], doubt, vectors)
-            inside = np.flatnonzero((of_rows >= column) & (of_rows < column + scores.shape[1]))
-            ahead[inside, of_rows[inside] - column] = False
-            image_ranks[columns] += ahead.sum(axis=0)
+            said, _ = _at_least(scores, own[rows, None], doubt, vectors)
+            text_ranks[rows] += np.bincount(said, minlength=len(scores))
+            said, seen = _at_least(scores, best[None, columns], doubt, vectors)
+            others = seen[of_rows[said] != column + seen]
+            image_ranks[columns] += np.bincount(others, minlength=scores.shape[1])
     return text_ranks, image_ranks[asked]
 
 
@@ -115,16 +116,14 @@ def _at_least(
     bar: NDArray[np.float64],
     doubt: np.float32,
     vectors: tuple[Matrix, Matrix],
-) -> NDArray[np.bool_]:
-    """Where the similarity of ``vectors`` is no less than ``bar``, as float64 has it."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns where the similarity of ``vectors`` is no less than ``bar``, in float64."""
     bar32 = bar.astype(np.float32)
-    found: NDArray[np.bool_] = scores > bar32 + doubt
-    close = np.argwhere((scores >= bar32 - doubt) & ~found)
-    wide = np.broadcast_to(bar, scores.shape)
-    for start in range(0, len(close), _PAIRS):
-        row, column = close[start : start + _PAIRS].T
-        found[row, column] = _dots(*vectors, row, column) >= wide[row, column]
-    return found
+    rows, columns = np.divmod(np.flatnonzero(scores >= bar32 - doubt), scores.shape[1])
+    sure = scores[rows, columns] > np.broadcast_to(bar32 + doubt, scores.shape)[rows, columns]
+    close = rows[~sure], columns[~sure]
+    sure[~sure] = _dots(*vectors, *close) >= np.broadcast_to(bar, scores.shape)[close]
+    return rows[sure], columns[sure]
 
 
 def _dots(

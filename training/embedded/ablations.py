@@ -63,6 +63,10 @@ CHOICES = (
     Choice("batch 1,024", fit={"batch": 1024}),
     Choice("sentences drawn as often as labels", images={"sentences_weight": 1.0}),
     Choice("sentences drawn 20 times as often", images={"sentences_weight": 20.0}),
+    Choice(
+        "batch 1,024, twice the steps, map not held",
+        fit={"batch": 1024, "steps": 900, "map_pull": 0.0},
+    ),
     Choice("one view of each photo", images={"views_of_sentences": 1, "views_of_labels": 1}),
     Choice("two views and one", images=_FEWER),
     Choice("two views and one, Lite0", images={"backbone": "lite0", **_FEWER}),
