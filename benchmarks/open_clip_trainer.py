@@ -41,7 +41,7 @@ MODEL: dict[str, Any] = {
         "layers": 4,
     },
 }
-PARTS = 4
+PARTS = (1, 4)
 LR, WARMUP, SEED, DECAY = 5e-4, 5, 0, 0.05
 
 
@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs (default 3)")
+    parser.add_argument("--parts", type=int, nargs="+", default=PARTS)
     parser.add_argument("--one", nargs=5)
     arguments = parser.parse_args()
     if arguments.one:
@@ -178,7 +179,7 @@ def main() -> None:
             found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
             return found
 
-        for parts in (1, PARTS):
+        for parts in arguments.parts:
             pairs = [(run("ours", parts), run("theirs", parts)) for _ in range(arguments.rounds)]
             first, other = pairs[0]
             apart = max(abs(a - b) for a, b in zip(first["losses"], other["losses"], strict=True))
@@ -191,7 +192,7 @@ def main() -> None:
             print(f"  the curves are at most {apart:.6f} apart")
             for name, key in (("speed", "rate"), ("memory", "mib")):
                 ratios = " ".join(f"{a[key] / b[key]:.3f}" for a, b in pairs)
-                print(f"  ours / open_clip, {name}: {ratios}")
+                print(f"  ours / open_clip, {name}: {ratios}", flush=True)
 
 
 if __name__ == "__main__":
