@@ -1,6 +1,6 @@
 """Memory and time of a training step: bf16, checkpointed blocks, chunks and torch.compile.
 
-    python benchmarks/training_memory.py [--batch 64] [--steps 5] [--threads 1] [--rounds 2]
+    python benchmarks/training_memory.py [--batch 64] [--steps 5] [--threads 1] [--ways WAY ...]
 
 A ViT of 128 px with random weights learns pictures of noise through the loop of `clipsearch train`.
 Each run has a fresh process: peak resident memory above what it had before training, and the median
@@ -26,11 +26,11 @@ from typing import Any
 PLAIN = "f32"
 WAYS: dict[str, dict[str, Any]] = {
     PLAIN: {},
-    "--precision bf16": {"precision": "bf16"},
-    "--checkpoint-blocks": {"checkpoint_blocks": True},
+    "bf16": {"precision": "bf16"},
+    "checkpoint-blocks": {"checkpoint_blocks": True},
     "both": {"precision": "bf16", "checkpoint_blocks": True},
-    "--chunk 16": {"chunk": 16},
-    "--compile": {"compiled": True},
+    "chunk-16": {"chunk": 16},
+    "compile": {"compiled": True},
 }
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "svebf16")
 
@@ -99,6 +99,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--ways", nargs="+", choices=list(WAYS)[1:], default=list(WAYS)[1:], metavar="WAY",
+        help="some of: " + ", ".join(list(WAYS)[1:]),
+    )  # fmt: skip
     parser.add_argument("--one", choices=list(WAYS))
     arguments = parser.parse_args()
     numbers = (arguments.batch, arguments.steps, arguments.threads)
@@ -118,9 +122,7 @@ def main() -> None:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
 
-    for way in WAYS:
-        if way == PLAIN:
-            continue
+    for way in arguments.ways:
         pairs = [(run(PLAIN), run(way)) for _ in range(arguments.rounds)]
         plain, own = pairs[0]
         for name, found in ((way, own), (PLAIN, plain)):
