@@ -15,10 +15,12 @@ from pathlib import Path
 
 from training.data import CaptionSource, read_captions, split_by_content
 
+TRAIN = sorted(Path("../shared/data/train").glob("*.parquet"))
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sources", type=Path, nargs="+")
+    parser.add_argument("sources", type=Path, nargs="*", default=TRAIN)
     arguments = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as work:

@@ -273,7 +273,7 @@ def prepare(data: Path, sentences: bool, keep: Path | None) -> Task:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--examples", type=int, nargs="+",
                         default=[256, 1024, 4096, 16384, 65536])  # fmt: skip
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 3e-3, 1e-2])

@@ -35,7 +35,7 @@ from clipsearch.vectors import Matrix, unit_rows
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["photos", "speed"])
+    parser.add_argument("what", choices=["photos", "speed"], nargs="?", default="speed")
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--copies", type=int, default=300)
     parser.add_argument("--count", type=int, default=100_000)

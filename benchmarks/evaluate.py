@@ -16,7 +16,7 @@ from clipsearch.cli import main
 
 def run() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", default="embedded")
     arguments = parser.parse_args()
     measure = ["evaluate", "--model", arguments.model, "--data"]

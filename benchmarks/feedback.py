@@ -88,7 +88,7 @@ def simulate(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dev", type=Path, required=True)
+    parser.add_argument("--dev", type=Path, default=Path("../shared/data/dev/dev.parquet"))
     parser.add_argument("--vectors", type=Path)
     parser.add_argument("--model", default="embedded")
     arguments = parser.parse_args()

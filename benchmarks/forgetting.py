@@ -52,7 +52,7 @@ def photos(files: list[Path], folder: Path, count: int, source: str = "") -> lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--source", default="grocery")
     parser.add_argument("--photos", type=int, default=160)
     parser.add_argument("--general", type=int, default=300, help="photos of val and of dev")

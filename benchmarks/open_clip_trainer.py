@@ -156,7 +156,9 @@ def measure(who: str, model: str, captions: str, numbers: list[int]) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--captions", type=Path, required=True)
+    parser.add_argument(
+        "--captions", type=Path, default=Path("../shared/data/train/train-00.parquet")
+    )
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3, help="pairs of runs (default 3)")
