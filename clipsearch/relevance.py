@@ -41,7 +41,7 @@ _SMALLEST_SPREAD = 1e-3
 _ROUNDING = 1e-5  # what a cosine may differ by if it is added up in another order, and much more
 # Log odds of being relevant: a constant, per place between the query's mean (0) and its best (1),
 # per spread by which the query as a whole clears its bar. Fitted on half of the benchmark's
-# queries.
+# queries, for the first version of the embedded model; docs/relevance.md says why they stay.
 _ODDS = (-7.66, 7.79, 1.17)
 _MAX_LOG_ODDS = 30.0
 

@@ -29,13 +29,13 @@ TYPED = [
     ("a motorcycle in a garage", "motorcycle.png"),
     ("an orange flower", "flower.jpg"),
     ("a rocket ready for launch", "rocket.jpg"),
-    ("a temple with trees around it", "temple.jpg"),
     ("a man with a camera", "photographer.png"),
     ("a cheetah running", "cheetah-running.jpg"),
     ("a man in uniform", "officer.jpg"),
     ("a horse", "horse.png"),
     ("an animal lying on rocks", "lion.jpg"),
     ("a lion resting on a rock", "lion.jpg"),
+    ("a page of a book", "page.png"),
 ]
 # Asked all the same, so that nobody takes the small model for more than it is: see its model card.
 BEYOND = [
@@ -43,7 +43,7 @@ BEYOND = [
     ("old coins", "coins.png"),
     ("the Eiffel tower", "tower.jpg"),
     ("a tower at night", "tower.jpg"),
-    ("a page of a book", "page.png"),
+    ("a temple with trees around it", "temple.jpg"),
 ]
 NEEDED = len(TYPED)
 SHOWN = 5
