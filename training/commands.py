@@ -219,8 +219,8 @@ def _configure_arithmetic(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile the image tower with torch.compile: minutes at first, then faster steps; "
-        "pays in long runs of ViTs; needs a C++ compiler",
+        help="compile the image tower with torch.compile: a minute or more at first; made for "
+        "GPUs, no faster on the CPUs measured; needs a C++ compiler",
     )
     parser.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], help="where to train (auto: a GPU if any)"
