@@ -304,7 +304,9 @@ def main() -> None:
                   f"{time.monotonic() - begun:.0f} s", flush=True)  # fmt: skip
     for examples, reached in curves["words"]:
         own = needed(curves["contrastive"], reached)
-        said = f"{own:.0f}, {examples / own:.2f} times fewer" if own else "none of these numbers"
+        fewest, least = curves["contrastive"][0]
+        outside = f"fewer than {fewest}" if reached < least else "more than any of these"
+        said = f"{own:.0f}, {examples / own:.2f} times fewer" if own else outside
         print(f"{reached:.1f} %: words after {examples} examples, contrastive after {said}")
 
 
