@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
+
+from _fresh import in_a_process, peak_mib
 
 ROUNDS = 3
 MATRICES = 4  # of n x n float32 that a naive loss holds at its peak, as measured below
@@ -38,20 +37,13 @@ def measure(way: str, loss: str, size: int, dim: int) -> dict[str, float]:
         ("blocks", "siglip"): lambda: sigmoid_in_blocks(images, texts, scale, bias),
     }
     (images[:64] @ texts[:64].T).sum().backward()  # starts the threads
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     started = time.perf_counter()
     functions[way, loss]().backward()
     took = time.perf_counter() - started
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    after = peak_mib()
     assert images.grad is not None
-    return {"mib": (after - before) / 1024, "s": took, "norm": float(images.grad.norm())}
-
-
-def in_a_process(*arguments: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--one", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
+    return {"mib": after - before, "s": took, "norm": float(images.grad.norm())}
 
 
 def main() -> None:
@@ -74,8 +66,10 @@ def main() -> None:
             pairs = []
             for _ in range(rounds):
                 given = (loss, str(size), str(arguments.dim))
-                ours = in_a_process("blocks", *given)
-                pairs.append((ours, in_a_process("naive", *given) if is_run else None))
+                ours = in_a_process(__file__, "--one", "blocks", *given)
+                pairs.append(
+                    (ours, in_a_process(__file__, "--one", "naive", *given) if is_run else None)
+                )
             ours = pairs[0][0]
             print(
                 f"{loss} {size} x {arguments.dim}: blocks {ours['mib']:.0f} MiB {ours['s']:.2f} s"

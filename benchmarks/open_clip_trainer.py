@@ -14,15 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from _fresh import in_a_process, peak_mib
 
 MODEL: dict[str, Any] = {
     "embed_dim": 128,
@@ -146,12 +145,12 @@ def measure(who: str, model: str, captions: str, numbers: list[int]) -> dict[str
         seen.update(picture.captions)
     batch, steps, parts = numbers
     trainer = {"ours": ours, "theirs": theirs}[who]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     started = time.perf_counter()
     losses = trainer(loaded, pictures, batch, steps, parts)
     took = time.perf_counter() - started
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"losses": losses, "rate": batch * steps / took, "mib": (after - before) / 1024}
+    after = peak_mib()
+    return {"losses": losses, "rate": batch * steps / took, "mib": after - before}
 
 
 def main() -> None:
@@ -175,11 +174,8 @@ def main() -> None:
 
         def run(who: str, parts: int) -> dict[str, Any]:
             numbers = (str(arguments.batch), str(arguments.steps), str(parts))
-            one = ["--one", who, f"{folder}/model", *numbers]
-            command = [sys.executable, __file__, "--captions", str(arguments.captions), *one]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-            return found
+            one = ("--one", who, f"{folder}/model", *numbers)
+            return in_a_process(__file__, "--captions", str(arguments.captions), *one)
 
         for parts in arguments.parts:
             pairs = [(run("ours", parts), run("theirs", parts)) for _ in range(arguments.rounds)]

@@ -13,145 +13,34 @@ its cosines otherwise; its labels are never used.
 from __future__ import annotations
 
 import argparse
-import io
-import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from _relevance_questions import (
+    HERE,
+    Asked,
+    Rows,
+    Space,
+    image_vectors,
+    in_a_cone,
+    kept_in,
+    lines_of,
+    questions,
+    text_vectors,
+)
 from numpy.typing import NDArray
-from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from clipsearch.config import resolve
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.relevance import _ODDS, STRICTNESS, Calibration, neutral_texts
-from clipsearch.vectors import Matrix, unit_rows
+from clipsearch.vectors import Matrix
 
-HERE = Path(__file__).parent
-DATA = HERE.parents[1] / "shared" / "data"
+DATA = Path(__file__).parents[2] / "shared" / "data"
 ABSENT_WANTED, LOSS_ALLOWED = 0.85, 0.05
-Rows = list[dict[str, Any]]
-Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One typed query: its line of the file, the right answers, and the photos known about."""
-
-    text: str
-    line: int
-    right: Flags
-    known: Flags
-
-    def f1(self, found: Flags) -> float:
-        found = found & self.known
-        return float(2 * (found & self.right).sum() / max(1, found.sum() + self.right.sum()))
-
-    def best_f1(self, scores: NDArray[np.float32]) -> float:
-        """Of the best cut-off for this query alone: the oracle."""
-        order = np.argsort(-scores[self.known])
-        hits = np.cumsum(self.right[self.known][order])
-        return float((2 * hits / (np.arange(len(hits)) + 1 + self.right.sum())).max())
-
-
-@dataclass(frozen=True)
-class Space:
-    """Everything in one embedding space."""
-
-    name: str
-    dev: Matrix
-    queries: Matrix
-    absent: Matrix
-    neutral: Matrix
-    val: Matrix
-    captions: Matrix
-
-
-# --- what is right --------------------------------------------------------------------------
-
-
-def _plain(word: str) -> str:
-    return re.sub(r"[^a-z0-9 '-]", "", word.strip().lower())
-
-
-def _forms(word: str) -> set[str]:
-    word = _plain(word)
-    return {word, f"{word}s", f"{word}es", f"{word[:-1]}ies" if word.endswith("y") else word}
-
-
-def _is_right(row: dict[str, Any], words: list[str]) -> bool:
-    """By a label, or by a word of a caption; ``=word`` is looked for among the labels alone."""
-    labels = {_plain(label) for label in row["labels"]}
-    if any(labels & _forms(word.lstrip("= ")) for word in words):
-        return True
-    said = set().union(*[_forms(word) for word in words if not word.strip().startswith("=")])
-    if not said:
-        return False
-    text = " | ".join(_plain(caption) for caption in row["captions"])
-    pattern = "|".join(re.escape(one) for one in said)
-    return re.search(rf"(?<![a-z-])({pattern})(?![a-z-])", text) is not None
-
-
-def _lines(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def _asked(rows: Rows) -> list[Asked]:
-    corel = np.array([row["source"] == "corel5k" for row in rows])
-    asked = []
-    for number, line in enumerate(_lines(HERE / "relevance_queries.tsv")):
-        forms, known_by, words = line.split("\t")
-        known = corel if known_by == "corel" else np.ones(len(rows), np.bool_)
-        right = known & np.array([_is_right(row, words.split(",")) for row in rows])
-        if right.sum() >= 2:
-            asked += [Asked(form.strip(), number, right, known) for form in forms.split("|")]
-    return asked
-
-
-# --- vectors --------------------------------------------------------------------------------
-
-
-def _images(encoder: Encoder, rows: Rows) -> Matrix:
-    parts = []
-    for at in range(0, len(rows), 64):
-        opened = [Image.open(io.BytesIO(row["image"])).convert("RGB") for row in rows[at : at + 64]]
-        parts.append(encoder.encode_images(np.stack([encoder.preprocess(one) for one in opened])))
-    return np.concatenate(parts)
-
-
-def _texts(encoder: Encoder, texts: list[str]) -> Matrix:
-    return np.concatenate(
-        [encoder.encode_texts(texts[at : at + 64]) for at in range(0, len(texts), 64)]
-    )
-
-
-def _kept(path: Path, make: Callable[[], Matrix]) -> Matrix:
-    if not path.exists():
-        np.save(path, make())
-    return np.asarray(np.load(path))
-
-
-def _cone(space: Space, dim: int = 96, height: float = 1.5) -> Space:
-    """The same space through a random projection, its pictures and texts pushed apart."""
-    random = np.random.default_rng(0)
-    turn = random.normal(size=(space.dev.shape[1], dim)) / np.sqrt(dim)
-    ways = unit_rows(random.normal(size=(2, dim))) * height
-
-    def moved(rows: Matrix, way: int) -> Matrix:
-        return unit_rows(unit_rows(rows @ turn) + ways[way])
-
-    return Space(
-        f"{space.name}, projected into a cone",
-        *(moved(space.dev, 0), moved(space.queries, 1), moved(space.absent, 1)),
-        *(moved(space.neutral, 1), moved(space.val, 0), moved(space.captions, 1)),
-    )
-
 
 # --- rules ----------------------------------------------------------------------------------
 
@@ -334,8 +223,8 @@ def _subjects(encoder: Encoder, rows: Rows, photos: Matrix, space: Space) -> Non
         Asked(name, 0, np.array([name in row["labels"] for row in rows]), np.ones(len(rows), "?"))
         for name in names
     ]
-    scores = _texts(encoder, names) @ photos.T
-    for one, vector, row in zip(asked, _texts(encoder, names), scores, strict=True):
+    scores = text_vectors(encoder, names) @ photos.T
+    for one, vector, row in zip(asked, text_vectors(encoder, names), scores, strict=True):
         found = row - offsets >= calibration.judge(vector, row - offsets).cutoff
         values.append(one.f1(found))
         oracle.append(one.best_f1(row))
@@ -425,22 +314,22 @@ def main() -> None:
         rows = pq.read_table(arguments.data / "dev" / "dev.parquet").to_pylist()
         val = pq.read_table(arguments.data / "val" / "val.parquet").to_pylist()
         val = [row for row in val if len(row["captions"]) >= 5]
-        asked, absent = _asked(rows), _lines(HERE / "relevance_absent.txt")
+        asked, absent = questions(rows), lines_of(HERE / "relevance_absent.txt")
         captions = [text for row in val for text in row["captions"][:5]]
-        dev = _kept(cache / "dev.npy", lambda: _images(encoder, rows))
+        dev = kept_in(cache / "dev.npy", lambda: image_vectors(encoder, rows))
         space = Space(
             arguments.model,
             dev,
-            _texts(encoder, [one.text for one in asked]),
-            _texts(encoder, absent),
-            _texts(encoder, neutral_texts()),
-            _kept(cache / "val.npy", lambda: _images(encoder, val)),
-            _kept(cache / "captions.npy", lambda: _texts(encoder, captions)),
+            text_vectors(encoder, [one.text for one in asked]),
+            text_vectors(encoder, absent),
+            text_vectors(encoder, neutral_texts()),
+            kept_in(cache / "val.npy", lambda: image_vectors(encoder, val)),
+            kept_in(cache / "captions.npy", lambda: text_vectors(encoder, captions)),
         )
         subjects = pq.read_table(arguments.data / "subjects.parquet").to_pylist()
-        photos = _kept(cache / "subjects.npy", lambda: _images(encoder, subjects))
+        photos = kept_in(cache / "subjects.npy", lambda: image_vectors(encoder, subjects))
     print(f"{len(asked)} queries, {len(absent)} absent things, {len(rows)} photos")
-    for one in (space, _cone(space)):
+    for one in (space, in_a_cone(space)):
         print(f"\n=== {one.name}")
         _automatic(one, asked)
         _pictures(one, rows)

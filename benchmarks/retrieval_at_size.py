@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
+
+from _fresh import in_a_process, peak_mib
 
 BYTES = 4  # of a float32
 NOISE = 0.85  # share of a caption's vector that is not its picture's, at 384 numbers and 10,000
@@ -41,7 +40,7 @@ def measure(way: str, size: int, dim: int, threads: int) -> dict[str, float]:
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
     with threadpool_limits(threads):
         images[:64] @ texts[:64].T
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_mib()
         started = time.perf_counter()
         if way == "blocks":
             text_ranks, image_ranks = rank_both(images, texts, range(size))
@@ -56,16 +55,9 @@ def measure(way: str, size: int, dim: int, threads: int) -> dict[str, float]:
                 image_ranks += row >= own
         found = summarise(text_ranks, image_ranks, pictures=size)
         took = time.perf_counter() - started
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"mib": (after - before) / 1024, "s": took, "recall": found.text_to_image[10],
+    after = peak_mib()
+    return {"mib": after - before, "s": took, "recall": found.text_to_image[10],
             "back": found.image_to_text[10]}  # fmt: skip
-
-
-def in_a_process(*arguments: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--one", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
 
 
 def main() -> None:
@@ -85,13 +77,16 @@ def main() -> None:
         one = (str(size), str(arguments.dim), str(arguments.threads))
         matrix_gib = size * size * BYTES / 2**30
         if matrix_gib > arguments.matrix_gib:
-            found = in_a_process("blocks", *one)
+            found = in_a_process(__file__, "--one", "blocks", *one)
             print(f"{size:,}: {found['mib']:.0f} MiB, {found['s']:.1f} s, "
                   f"R@10 {found['recall']} and {found['back']}; the matrix would take "
                   f"{matrix_gib:.0f} GiB", flush=True)  # fmt: skip
             continue
         pairs = [
-            (in_a_process("blocks", *one), in_a_process("matrix", *one))
+            (
+                in_a_process(__file__, "--one", "blocks", *one),
+                in_a_process(__file__, "--one", "matrix", *one),
+            )
             for _ in range(arguments.rounds)
         ]
         for name, found in zip(("blocks", "matrix"), pairs[0], strict=True):

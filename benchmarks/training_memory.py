@@ -13,15 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from _fresh import in_a_process, peak_mib
 
 PLAIN = "f32"
 WAYS: dict[str, dict[str, Any]] = {
@@ -86,11 +85,11 @@ def measure(way: str, batch: int, steps: int, threads: int) -> dict[str, Any]:
             losses.append(loss)
             moments.append(time.perf_counter())
 
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_mib()
         train(loaded, pictures, recipe, Path(folder) / "run", tell=lambda step: note(step.loss))
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        after = peak_mib()
     took = [later - earlier for earlier, later in pairwise(moments)]
-    return {"mib": (after - before) / 1024, "s": statistics.median(took), "loss": losses[-1]}
+    return {"mib": after - before, "s": statistics.median(took), "loss": losses[-1]}
 
 
 def main() -> None:
@@ -117,10 +116,7 @@ def main() -> None:
     def run(way: str) -> dict[str, Any]:
         given = [f"--{name}={value}" for name, value in
                  zip(("batch", "steps", "threads"), numbers, strict=True)]  # fmt: skip
-        command = [sys.executable, __file__, f"--one={way}", *given]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        return in_a_process(__file__, f"--one={way}", *given)
 
     for way in arguments.ways:
         pairs = [(run(PLAIN), run(way)) for _ in range(arguments.rounds)]
