@@ -100,9 +100,10 @@ def _run(arguments: Namespace) -> int:
 
 
 def _list(arguments: Namespace) -> int:
-    from clipsearch.encoders import known_models
+    from clipsearch.encoders import embedded_space, known_models
+    from clipsearch.encoders.registry import EMBEDDED
     from clipsearch.library import Library
-    from clipsearch.library.choices import NEXT, held_models
+    from clipsearch.library.choices import IN_USE, NEXT, held_models
     from clipsearch.library.fill_state import read_fill_state
 
     path = resolve(vars(arguments)).library
@@ -114,11 +115,15 @@ def _list(arguments: Namespace) -> int:
             print(f"In {path}:")
         for model in held:
             fill = state if model.state == NEXT else None
+            used = model.address == EMBEDDED and model.state == IN_USE
+            outdated = used and model.space != embedded_space().id
             if arguments.json:
                 told = {**asdict(model), "fill": asdict(fill) if fill else None}
-                print_json({"kind": "held", **told})
+                print_json({"kind": "held", **told, "outdated": outdated})
             else:
                 print(held_line(model, fill))
+                if outdated:
+                    print(f"          a newer one ships with clipsearch: models use {EMBEDDED}")
         if held and not arguments.json:
             print("\nModels there are:")
     for entry in known_models(include_all=arguments.all):

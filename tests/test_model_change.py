@@ -14,7 +14,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from clipsearch.config import Settings, resolve
-from clipsearch.encoders import load_encoder
+from clipsearch.encoders import load_encoder, loading
 from clipsearch.errors import FillRunningError, ModelChangeError, StorageError
 from clipsearch.library import Library
 from clipsearch.library.choices import held_models
@@ -348,3 +348,19 @@ def test_the_next_release_of_the_embedded_model_is_taken_without_a_flag(
         change_checks.refuse_changed(library, "embedded", now)
         with pytest.raises(ModelChangeError, match="--as-new"):
             change_checks.refuse_changed(library, other, now)
+
+
+def test_a_library_of_an_earlier_embedded_model_is_told_that_a_newer_one_ships(
+    embedded_library: Path,
+    tiny_model_dir: Path,
+    call_cli: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def told() -> tuple[bool, bool]:
+        printed = call_cli("models", "--library", embedded_library).stdout
+        as_json = call_cli("models", "--json", "--library", embedded_library).stdout
+        return "a newer one ships" in printed, json.loads(as_json.splitlines()[0])["outdated"]
+
+    assert told() == (False, False)
+    monkeypatch.setattr(loading, "EMBEDDED_FOLDER", tiny_model_dir)  # as a later release would
+    assert told() == (True, True)

@@ -6,6 +6,7 @@ from clipsearch.encoders.addresses import resolve_address
 from clipsearch.encoders.identity import differences, model_parts
 from clipsearch.encoders.loading import (
     compile_encoder,
+    embedded_space,
     is_compiled,
     load_encoder,
     may_use_compiled,
@@ -18,6 +19,7 @@ __all__ = [
     "ModelEntry",
     "compile_encoder",
     "differences",
+    "embedded_space",
     "is_compiled",
     "known_models",
     "load_encoder",

@@ -129,12 +129,19 @@ def _has_nvidia_gpu() -> bool:
     )
 
 
+def embedded_space() -> EmbeddingSpace:
+    """The space of the embedded model of this release; no torch is imported for it."""
+    from clipsearch.encoders.local_model import read_local_model
+
+    return read_local_model(EMBEDDED_FOLDER, EMBEDDED).space()
+
+
 def _space_without_torch(address: str, settings: Settings) -> EmbeddingSpace | None:
     """The space of an address, from its folder or from what has been compiled, if that says it."""
     from clipsearch.encoders.local_model import read_local_model
 
     if address == EMBEDDED:
-        return read_local_model(EMBEDDED_FOLDER, address).space()
+        return embedded_space()
     if address.startswith(LOCAL_DIR):
         return read_local_model(Path(address.removeprefix(LOCAL_DIR)), address).space()
     from clipsearch.encoders.compiled import find_address
