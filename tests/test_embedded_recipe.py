@@ -8,6 +8,7 @@ import random
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from clipsearch.encoders.registry import EMBEDDED_FOLDER
 from clipsearch.errors import DependencyError, TrainingError
-from training.embedded.config import DEFAULT, DistilConfig, FitConfig, read_config
+from training.embedded.config import DEFAULT, DistilConfig, FitConfig, TextConfig, read_config
 
 pytest.importorskip("pyarrow", reason="the recipe reads parquet files")
 from training.embedded import backbone, heads, progress, student, unseen
@@ -38,7 +39,8 @@ def test_the_shipped_recipe_is_that_of_the_shipped_model() -> None:
     file = EMBEDDED_FOLDER / "open_clip_config.json"
     shipped = json.loads(file.read_text(encoding="utf-8"))
     images = read_config().images
-    assert shipped["model_cfg"] == {**student.model_config(images), "custom_text": True}
+    made = student.model_config(images, read_config().text)
+    assert shipped["model_cfg"] == {**made, "custom_text": True}
     assert shipped["preprocess_cfg"] == student.preprocess_config(images)
 
 
@@ -66,13 +68,21 @@ def test_photos_with_sentences_have_more_views_and_are_drawn_more_often() -> Non
 def test_views_are_squares_and_random_ones_repeat_with_their_seed() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)
+    config = replace(read_config().images, side=32)
     assert np.asarray(shipped_view(picture, 32)).shape == (32, 32, 3)
     first, again, other = (
-        np.asarray(random_view(picture, 32, random.Random(seed))) for seed in (1, 1, 2)
+        np.asarray(random_view(picture, config, random.Random(seed))) for seed in (1, 1, 2)
     )
     assert first.shape == (32, 32, 3)
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+    whole = replace(config, least_area=1.0, aspect_jitter=1.0)
+    cuts = [np.asarray(random_view(picture, whole, random.Random(seed))) for seed in range(8)]
+    expected = np.asarray(shipped_view(picture, 32))
+    same = [np.array_equal(cut, expected) for cut in cuts]
+    flipped = [np.array_equal(cut, expected[:, ::-1]) for cut in cuts]
+    assert all(a != b for a, b in zip(same, flipped, strict=True)), "all of it, or its mirror"
+    assert any(same) and any(flipped)
 
 
 def test_imitation_falls_as_vectors_come_nearer_and_equal_texts_are_not_kept_apart() -> None:
@@ -94,10 +104,15 @@ def test_each_photo_is_drawn_with_its_own_views_and_captions_as_often_as_its_wei
     owner = {row: photo for photo, rows in enumerate(views) for row in rows}
     chance = np.random.default_rng(0)
     drawn = [pairs.draw(1, chance) for _ in range(200)]
-    seen = {(int(view[0]), int(row[0])) for view, row in drawn}
+    seen = {(int(view[0]), int(row[0, 0])) for view, row in drawn}
     assert seen == {(0, 7), (3, 7), (1, 8), (1, 9)}, "all of the first two"
     counts = np.bincount([owner[int(view[0])] for view, _ in drawn])
     assert counts[0] == pytest.approx(100, abs=30)
+    _, several = pairs.draw(2, chance, captions=5)
+    assert several.shape == (2, 5)
+    told = {tuple(sorted(set(rows))) for _ in range(20) for rows in pairs.draw(2, chance, 9)[1]}
+    assert told <= {(7,), (8,), (9,), (8, 9)}, "each photo has captions of its own alone"
+    assert (8, 9) in told
 
 
 def _random_backbone() -> torch.nn.Module:
@@ -148,7 +163,7 @@ def _lessons(maps: torch.Tensor, pooled: torch.Tensor) -> heads.Lessons:
 
 
 _FIT = FitConfig(
-    steps=30, batch=20, rate=1e-3, knowledge=0.0, dropout=0.1, dropout_of_features=0.1,
+    steps=30, batch=20, captions=1, rate=1e-3, knowledge=0.0, dropout=0.1, dropout_of_features=0.1,
     average=0.5, map_pull=0.1, tail_rate=1e-3,
 )  # fmt: skip
 
@@ -187,6 +202,13 @@ def test_a_fit_learns_and_an_interrupted_one_goes_on_to_the_same_weights(
     assert float(line.split("contrast ")[1].split()[0]) < 0.8 * np.log(20)
     assert (whole.tail is not None) == with_tail
     monkeypatch.setattr(heads, "CHECKPOINT_SECONDS", -1.0)
+    save = heads.save_checkpoint
+
+    def save_one(folder: Path, model: Any, optimizer: Any, step: int, *rest: Any) -> None:
+        if step == 49:  # to save each step would take longer than to make it
+            save(folder, model, optimizer, step, *rest)
+
+    monkeypatch.setattr(heads, "save_checkpoint", save_one)
     folder = tmp_path / "fit"
     with pytest.raises(KeyboardInterrupt):
         fit(_stop_after(1), folder)
@@ -230,10 +252,11 @@ def test_an_interrupted_distillation_goes_on_to_the_same_weights(
     torch.manual_seed(0)
     targets = F.normalize(torch.randn(6, 384), dim=1)
     often = [np.array([0, 1, 2]), np.array([3])]
-    config = DistilConfig(steps=24, batch=4, rate=1e-3)
+    config = DistilConfig(steps=24, batch=4, rate=3e-3)
 
     def text_tower() -> torch.nn.Module:
-        tower: torch.nn.Module = student.new_model(read_config().images).text
+        size = TextConfig(width=64, layers=1)
+        tower: torch.nn.Module = student.new_model(read_config().images, size).text
         return tower
 
     whole = text_tower()

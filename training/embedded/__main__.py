@@ -88,11 +88,11 @@ class Stages:
     def _distilled(self, texts: student.Texts, targets: Tensor, earlier: Path | None) -> Any:
         """The whole model with a text tower that imitates its teacher."""
         file = self._work / "distil.safetensors"
-        material, images = self._material, self._config.images
+        material, images, text = self._material, self._config.images, self._config.text
         if file.exists() or earlier is not None:
-            model = student.new_model(images)
+            model = student.new_model(images, text)
         else:
-            model = student.new_model(images, material.tokens)
+            model = student.new_model(images, text, material.tokens)
         if not file.exists():
             if earlier is not None:
                 state = load_file(earlier / "open_clip_model.safetensors")
@@ -127,7 +127,7 @@ class Stages:
         export_model(
             out,
             model.state_dict(),
-            {**student.model_config(self._config.images), "custom_text": True},
+            {**student.model_config(self._config.images, self._config.text), "custom_text": True},
             student.preprocess_config(self._config.images),
             dtype=torch.float16,
         )

@@ -14,25 +14,41 @@ DEFAULT = Path(__file__).with_name("recipe.toml")
 
 @dataclass(frozen=True)
 class ImagesConfig:
-    """The backbone, its input side in pixels, and how often photos are cut and drawn."""
+    """The backbone, its input side in pixels, and how photos are cut and how often drawn.
+
+    A random cut has at least ``least_area`` of the photo and an aspect of 1 / ``aspect_jitter`` to
+    ``aspect_jitter`` times the photo's own.
+    """
 
     backbone: str
     side: int
     views_of_sentences: int
     views_of_labels: int
     sentences_weight: float
+    least_area: float
+    aspect_jitter: float
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The size of the text tower; each of its heads has 64 dimensions."""
+
+    width: int
+    layers: int
 
 
 @dataclass(frozen=True)
 class FitConfig:
     """Fitting the head, with a map of the teacher's space or with the end of the backbone.
 
-    ``average`` is the decay of the weights' running means; ``map_pull`` the weight of the squared
+    ``captions`` of each photo are drawn in each step, and their mean is its text. ``average`` is
+    the decay of the weights' running means; ``map_pull`` the weight of the squared
     distance of the map from the identity; ``tail_rate`` that of the backbone's end, if not 0.
     """
 
     steps: int
     batch: int
+    captions: int
     rate: float
     knowledge: float
     dropout: float
@@ -56,6 +72,7 @@ class Config:
     """All of the recipe."""
 
     images: ImagesConfig
+    text: TextConfig
     align: FitConfig
     distil: DistilConfig
     refit: FitConfig
@@ -66,6 +83,7 @@ def read_config(path: Path = DEFAULT) -> Config:
     data = tomllib.loads(path.read_text(encoding="utf-8"))
     return Config(
         images=_section(path, data, "images", ImagesConfig),
+        text=_section(path, data, "text", TextConfig),
         align=_section(path, data, "align", FitConfig),
         distil=_section(path, data, "distil", DistilConfig),
         refit=_section(path, data, "refit", FitConfig),

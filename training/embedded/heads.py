@@ -53,13 +53,14 @@ class Pairs:
         self._rows, self._row_counts = _ragged(captions)
 
     def draw(
-        self, size: int, chance: np.random.Generator
+        self, size: int, chance: np.random.Generator, captions: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For each of ``size`` different photos, the row of one view and of one caption."""
+        """Of ``size`` different photos, each one's row of a view, and (size, captions) of texts."""
         photos = chance.choice(len(self._weights), size, replace=False, p=self._weights)
         views = (chance.random(size) * self._view_counts[photos]).astype(np.int64)
-        rows = (chance.random(size) * self._row_counts[photos]).astype(np.int64)
-        return self._views[photos, views], self._rows[photos, rows]
+        counts = self._row_counts[photos, None]
+        rows = (chance.random((size, captions)) * counts).astype(np.int64)
+        return self._views[photos, views], self._rows[photos[:, None], rows]
 
 
 def _ragged(lists: list[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -221,7 +222,7 @@ def _losses(
     chance: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of one batch: contrast, divergence from the classifier, and the map's from the identity."""
-    views, rows = lessons.pairs.draw(config.batch, chance)
+    views, rows = lessons.pairs.draw(config.batch, chance, config.captions)
     pooled = torch.from_numpy(lessons.pooled[views].astype(np.float32))
     features = pooled
     if joint.tail is not None:
@@ -229,9 +230,10 @@ def _losses(
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
             features = joint.tail(maps)
     images = joint.images(F.dropout(features.float(), config.dropout_of_features))
-    alike = lessons.teacher[rows] @ lessons.teacher[rows].T > _SAME_MEANING
+    meant = F.normalize(lessons.teacher[rows].mean(dim=1), dim=1)
+    alike = meant @ meant.T > _SAME_MEANING
     scales = joint.log_scales.exp()
-    contrast = contrastive_loss(images, joint.texts(sentences[rows]), scales[0], alike)
+    contrast = contrastive_loss(images, joint.texts(sentences[rows].mean(dim=1)), scales[0], alike)
     divergence = torch.zeros(())
     if config.knowledge and lessons.knowledge is not None:
         names = random.Random(int(chance.integers(2**62)))

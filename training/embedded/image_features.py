@@ -7,6 +7,7 @@ times faster than torch on a CPU.
 from __future__ import annotations
 
 import io
+import math
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,14 +31,15 @@ def shipped_view(picture: Image.Image, side: int) -> Image.Image:
     return picture.resize((side, side), Image.Resampling.BICUBIC)
 
 
-def random_view(picture: Image.Image, side: int, chance: random.Random) -> Image.Image:
-    """A random crop of 45-100 % of the area, its aspect jittered by 0.7-1.4, flipped half the time.
+def random_view(picture: Image.Image, config: ImagesConfig, chance: random.Random) -> Image.Image:
+    """A random crop of area and aspect as ``config`` says, flipped half the time.
 
-    The jitter matters because many of the training photos had been squashed to squares.
+    The jitter is there because many of the training photos had been squashed to squares.
     """
     width, height = picture.size
-    area = chance.uniform(0.45, 1.0) * width * height
-    aspect = width / height * np.exp(chance.uniform(np.log(0.7), np.log(1.4)))
+    side, widest = config.side, math.log(config.aspect_jitter)
+    area = chance.uniform(config.least_area, 1.0) * width * height
+    aspect = width / height * math.exp(chance.uniform(-widest, widest))
     crop_w = min(width, round((area * aspect) ** 0.5))
     crop_h = min(height, round((area / aspect) ** 0.5))
     left, upper = chance.randint(0, width - crop_w), chance.randint(0, height - crop_h)
@@ -76,26 +78,30 @@ def rows_of_photos(rows: NDArray[np.int32]) -> list[NDArray[np.int64]]:
     return np.split(order, np.cumsum(np.bincount(rows[:, 0]))[:-1])
 
 
-def cut_view(photo: CaptionedPhoto, number: int, view: int, side: int) -> NDArray[np.float32]:
+def cut_view(
+    photo: CaptionedPhoto, number: int, view: int, config: ImagesConfig
+) -> NDArray[np.float32]:
     """(3, side, side) in -1..1: a view of photo ``number``, the same for the same numbers.
 
     View 0 is the shipped one, the others are random.
     """
     picture = Image.open(io.BytesIO(photo.image)).convert("RGB")
     chance = random.Random(number * 1000 + view)
-    made = random_view(picture, side, chance) if view else shipped_view(picture, side)
+    made = random_view(picture, config, chance) if view else shipped_view(picture, config.side)
     return np.asarray(made, np.float32).transpose(2, 0, 1) / 127.5 - 1.0
 
 
 class ViewFeatures:
-    """The maps that ``stem``, the frozen part of the backbone, makes of views of ``side`` pixels.
+    """The maps that ``stem``, the frozen part of the backbone, makes of views.
 
     They are float16 and of ``shape`` each. The stem is compiled when the first are wanted.
     """
 
-    def __init__(self, photos: Sequence[CaptionedPhoto], stem: nn.Module, side: int) -> None:
-        self._photos, self._stem, self._side = photos, stem, side
-        self._example = torch.zeros(1, 3, side, side)
+    def __init__(
+        self, photos: Sequence[CaptionedPhoto], stem: nn.Module, config: ImagesConfig
+    ) -> None:
+        self._photos, self._stem, self._config = photos, stem, config
+        self._example = torch.zeros(1, 3, config.side, config.side)
         with torch.no_grad():
             self.shape: tuple[int, ...] = stem(self._example).shape[1:]
 
@@ -115,7 +121,7 @@ class ViewFeatures:
 
         def cut(row: NDArray[np.int32]) -> NDArray[np.float32]:
             number, view = int(row[0]), int(row[1])
-            return cut_view(self._photos[number], number, view, self._side)
+            return cut_view(self._photos[number], number, view, self._config)
 
         queue = ov.AsyncInferQueue(self._model, 2)
         queue.set_callback(keep)

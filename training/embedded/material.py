@@ -144,7 +144,7 @@ class Material:
     def _maps(
         self, name: str, photos: list[CaptionedPhoto], rows: NDArray[np.int32]
     ) -> NDArray[np.float16]:
-        make = ViewFeatures(photos, self.stem, self.images.side)
+        make = ViewFeatures(photos, self.stem, self.images)
         file = self._file(name)
         return kept_table(file, (len(rows), *make.shape), lambda part: make(rows[part]))
 
@@ -152,7 +152,9 @@ class Material:
         return self._work / f"{self.images.backbone}-{self.images.side}" / f"{name}.npy"
 
     def _of_views(self, name: str) -> str:
-        return f"{name}-{self.images.views_of_sentences}-{self.images.views_of_labels}"
+        images = self.images
+        views = f"{images.views_of_sentences}-{images.views_of_labels}"
+        return f"{name}-{views}-{images.least_area:g}-{images.aspect_jitter:g}"
 
     def embed(self, name: str, texts: list[str]) -> Tensor:
         """(texts, 384) unit rows of the sentence teacher, kept under a name."""

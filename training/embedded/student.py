@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.embedded.backbone import architecture
-from training.embedded.config import DistilConfig, ImagesConfig
+from training.embedded.config import DistilConfig, ImagesConfig, TextConfig
 from training.embedded.progress import CHECKPOINT_SECONDS, Tell
 
 EMBED_DIM = 384
@@ -32,7 +32,7 @@ TELL_SECONDS = 30
 _POOL = 8  # batches drawn together and sorted by length, so that little is padding
 
 
-def model_config(images: ImagesConfig) -> dict[str, Any]:
+def model_config(images: ImagesConfig, text: TextConfig) -> dict[str, Any]:
     """open_clip's ``model_cfg`` of the whole model."""
     return {
         "embed_dim": EMBED_DIM,
@@ -46,9 +46,9 @@ def model_config(images: ImagesConfig) -> dict[str, Any]:
         "text_cfg": {
             "context_length": CONTEXT,
             "vocab_size": 49408,
-            "width": 256,
-            "heads": 4,
-            "layers": 4,
+            "width": text.width,
+            "heads": text.width // 64,
+            "layers": text.layers,
         },
     }
 
@@ -66,15 +66,17 @@ def preprocess_config(images: ImagesConfig) -> dict[str, Any]:
     }
 
 
-def new_model(images: ImagesConfig, teacher_of_tokens: Tensor | None = None) -> Any:
+def new_model(
+    images: ImagesConfig, text: TextConfig, teacher_of_tokens: Tensor | None = None
+) -> Any:
     """The whole model of ``model_config``, its token embeddings started from the teacher, if given.
 
-    ``teacher_of_tokens`` (49408, 384): the teacher's vector of each token's string. Its first 256
+    ``teacher_of_tokens`` (49408, 384): the teacher's vector of each token's string. Its first
     principal components, scaled to open_clip's initial spread, start the embedding, so that rare
     words are near their likes before training.
     """
     torch.manual_seed(0)
-    model = open_clip.CustomTextCLIP(**model_config(images))
+    model = open_clip.CustomTextCLIP(**model_config(images, text))
     if teacher_of_tokens is not None:
         tokens = teacher_of_tokens.numpy()
         centred = tokens - tokens.mean(0)
