@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 from _relevance_questions import (
     HERE,
     Asked,
+    Flags,
     Rows,
     Space,
     image_vectors,
@@ -41,6 +43,7 @@ from clipsearch.vectors import Matrix
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 ABSENT_WANTED, LOSS_ALLOWED = 0.85, 0.05
+PARTS = {10: 60, 25: 40, 100: 10, 400: 4, 1 << 20: 1}  # photos of a part, and how many parts
 
 # --- rules ----------------------------------------------------------------------------------
 
@@ -157,60 +160,72 @@ def _automatic(space: Space, asked: list[Asked]) -> None:
         mark = "  <- default" if strictness == STRICTNESS else ""
         value = values(strictness).mean()
         print(f"  {strictness:5.1f}   {value:.3f}  {nothing(strictness):7.0%}{mark}")
-    _reliability(space, asked, calibration, offsets)
-    _fitted_odds(space, asked, calibration, offsets)
+    _reliability(space, asked)
+    _fitted_odds(space, asked)
     _captions(space)
 
 
-def _reliability(
-    space: Space, asked: list[Asked], calibration: Calibration, offsets: NDArray[np.float32]
-) -> None:
+def _standings(
+    space: Space, asked: list[Asked], half: int, size: int, random: np.random.Generator
+) -> tuple[NDArray[np.float64], Flags]:
+    """How far out photos stand, in spreads, and whether they are right, of random parts of dev.
+
+    Asked are the queries of even (0) or odd (1) lines, and half of the absent things.
+    """
+    standings, right = [], []
+    constant, per_spread = _ODDS
+    for _ in range(PARTS[size]):
+        part = random.choice(len(space.dev), min(size, len(space.dev)), replace=False)
+        rows = space.dev[part]
+        calibration = Calibration.of(rows, space.neutral)
+        offsets = calibration.offsets(rows)
+        every = np.ones(len(rows), np.bool_)
+        known = [
+            (vector, one.right[part], one.known[part])
+            for one, vector in zip(asked, space.queries, strict=True)
+            if one.line % 2 == half
+        ]
+        known += [(vector, ~every, every) for vector in space.absent[half::2]]
+        for vector, answers, judged in known:
+            evidence = rows @ vector - offsets
+            relevance = calibration.judge(vector, evidence)
+            odds = relevance.slope * (evidence.astype(np.float64) - relevance.middle)
+            standings.append(((odds - constant) / per_spread)[judged])
+            right.append(answers[judged])
+    return np.concatenate(standings), np.concatenate(right)
+
+
+def _reliability(space: Space, asked: list[Asked]) -> None:
     """Of the held-out queries and absent things: what share of a probability is right."""
-    likely, right = [], []
-    for one, vector in zip(asked, space.queries, strict=True):
-        evidence = space.dev @ vector - offsets
-        if one.line % 2:
-            likely.append(calibration.judge(vector, evidence).probability(evidence)[one.known])
-            right.append(one.right[one.known])
-    for vector in space.absent[1::2]:
-        evidence = space.dev @ vector - offsets
-        likely.append(calibration.judge(vector, evidence).probability(evidence))
-        right.append(np.zeros(len(evidence), np.bool_))
-    p, y = np.concatenate(likely), np.concatenate(right)
-    print("probability  photos  said  true   (held-out lines, half of the absent things)")
-    error = 0.0
-    for low, high in ((0.05, 0.1), (0.1, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.01)):
-        inside = (p >= low) & (p < high)
-        if inside.any():
-            said, true = p[inside].mean(), y[inside].mean()
-            error += abs(said - true) * inside.sum() / (p >= 0.05).sum()
-            print(f"  {low:.2f}-{min(high, 1):.2f}  {inside.sum():6}  {said:.2f}  {true:.2f}")
-    print(f"  expected calibration error, above 0.05: {error:.3f}")
+    random = np.random.default_rng(2)
+    constant, per_spread = _ODDS
+    edges = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.01)
+    print("probability: said and true, of held-out lines and half of the absent things")
+    print("photos  error  " + "".join(f"{a:.2f}-{min(b, 1):.2f}  " for a, b in pairwise(edges)))
+    for size in PARTS:
+        standings, right = _standings(space, asked, 1, size, random)
+        likely = 1 / (1 + np.exp(-constant - per_spread * standings))
+        error, told = 0.0, ""
+        for low, high in pairwise(edges):
+            inside = (likely >= low) & (likely < high)
+            if inside.any():
+                said, true = likely[inside].mean(), right[inside].mean()
+                error += abs(said - true) * inside.sum() / (likely >= edges[0]).sum()
+                told += f"{said:.2f} {true:.2f}  "
+            else:
+                told += "   -       "
+        print(f"{min(size, len(space.dev)):6}  {error:.3f}  {told}")
 
 
-def _fitted_odds(
-    space: Space, asked: list[Asked], calibration: Calibration, offsets: NDArray[np.float32]
-) -> None:
+def _fitted_odds(space: Space, asked: list[Asked]) -> None:
     """What the odds of clipsearch/relevance.py would be, fitted anew on what is not held out."""
-    constant, per_place, per_spread = _ODDS
-    places, clearances, right = [], [], []
-    known = [(vector, one.right, one.known) for one, vector in
-             zip(asked, space.queries, strict=True) if one.line % 2 == 0]  # fmt: skip
-    every = np.ones(len(space.dev), np.bool_)
-    known += [(vector, ~every, every) for vector in space.absent[::2]]
-    for vector, answers, judged in known:
-        evidence = space.dev @ vector - offsets
-        relevance = calibration.judge(vector, evidence)
-        odds = relevance.slope * (evidence - relevance.middle)
-        best = odds.max()  # which stands at place 1
-        places.append((1 + (odds - best) / per_place)[judged])
-        clearances.append(np.full(judged.sum(), (best - constant - per_place) / per_spread))
-        right.append(answers[judged])
-    features = np.stack([np.concatenate(places), np.concatenate(clearances)], axis=1)
-    made = LogisticRegression(C=1e6).fit(features, np.concatenate(right))
-    place, spread = made.coef_[0]
-    print(f"odds {_ODDS}; fitted on the even lines: {made.intercept_[0]:.2f}, {place:.2f}, "
-          f"{spread:.2f}")  # fmt: skip
+    random = np.random.default_rng(1)
+    found = [_standings(space, asked, 0, size, random) for size in PARTS]
+    weights = np.concatenate([np.full(len(right), 1e5 / len(right)) for _, right in found])
+    standings, right = (np.concatenate(part) for part in zip(*found, strict=True))
+    made = LogisticRegression(C=1e6).fit(standings[:, None], right, sample_weight=weights)
+    print(f"odds {_ODDS}; fitted on the even lines, every size alike: {made.intercept_[0]:.2f}, "
+          f"{made.coef_[0, 0]:.2f}")  # fmt: skip
 
 
 def _subjects(encoder: Encoder, rows: Rows, photos: Matrix, space: Space) -> None:

@@ -31,6 +31,8 @@ SAMPLE = 4096  # vectors of a library that are enough to measure it
 STRICTNESS = -0.3  # spreads over sqrt(2 ln n) that the best picture has to reach
 # How far from the query's mean to its best the answers end, of the whole way.
 _KEPT: dict[Kind, float] = {"text": 0.67, "image": 0.75, "mixed": 0.7}
+# How far out answers stand, beside those of one question: what fits one of two parts, 1 / sqrt(2).
+_SHARES: dict[Kind, float] = {"text": 1.0, "image": 1.0, "mixed": math.sqrt(0.5)}
 _GENERAL_FIT = 0.5  # how much of what a picture has for any text is taken off
 _ODDITY = 0.4  # how much further a question has to reach that is unlike all neutral texts
 _OWN_MEAN = 0.5  # how much of a query's own mean is taken off before it is judged, at least
@@ -39,10 +41,9 @@ _PRIOR_SIZE = 20.0  # pictures that the mean over all queries weighs against the
 _SAME = 0.995  # a cosine from which on a picture is the question itself
 _SMALLEST_SPREAD = 1e-3
 _ROUNDING = 1e-5  # what a cosine may differ by if it is added up in another order, and much more
-# Log odds of being relevant: a constant, per place between the query's mean (0) and its best (1),
-# per spread by which the query as a whole clears its bar. Fitted on half of the benchmark's
-# queries, for the first version of the embedded model; docs/relevance.md says why they stay.
-_ODDS = (-7.66, 7.79, 1.17)
+# Log odds of being relevant: a constant, and per spread by which the picture stands out. Fitted on
+# half of the benchmark's queries, asked of libraries of 10 to 2,491 photos.
+_ODDS = (-6.63, 1.83)
 _MAX_LOG_ODDS = 30.0
 
 
@@ -161,32 +162,32 @@ class Calibration:
         weight = self.count / (self.count + _PRIOR_SIZE)
         mean = weight * float(self.centre @ query) + (1 - weight) * scale.mean
         best = max(_best(scores), mean + scale.spread)
-        bar = math.sqrt(2 * math.log(max(len(scores), 2)))
-        if kind == "mixed":  # a picture that fits one of two parts stands 1 / sqrt(2) as far out
-            bar /= math.sqrt(2)
-        bar += strictness
-        clearance = self._standing(query, _best(scores), mean, kind) - bar
+        zero, share = self._zero(query, mean, kind), _SHARES[kind]
+        bar = zero + scale.spread * (
+            share * math.sqrt(2 * math.log(max(len(scores), 2))) + strictness
+        )
         cutoff = mean + _KEPT[kind] * (best - mean)
         if kind == "image" and scores.max(initial=-1.0) >= _SAME:
             cutoff = min(cutoff, _SAME)  # the picture itself is an answer
-        elif clearance < 0:
+        elif _best(scores) < bar:
             cutoff = max(cutoff, float(scores.max(initial=-1.0)) + _ROUNDING)
-        constant, per_place, per_spread = _ODDS
-        slope = per_place / (best - mean)
-        return Relevance(cutoff, mean - (constant + per_spread * clearance) / slope, slope)
+        constant, per_spread = _ODDS
+        slope = per_spread / (share * scale.spread)
+        return Relevance(cutoff, zero - constant / slope, slope)
 
-    def _standing(self, query: Vector, best: float, mean: float, kind: Kind) -> float:
-        """How far the best score is beyond chance, in spreads: of n random ones, sqrt(2 ln n).
+    def _zero(self, query: Vector, mean: float, kind: Kind) -> float:
+        """The score from which standing out is counted, in spreads: n random ones, sqrt(2 ln n).
 
-        Half against the query's own mean, half against that of all queries. A query that is unlike
-        every neutral text asks for something rare, and has to reach further.
+        It is half the query's own mean and half that of all queries. A query that is unlike every
+        neutral text asks for something rare, and has to reach further.
         """
         scale = self.scales[kind]
-        reach = (best - scale.mean - scale.by_query * (mean - scale.mean)) / scale.spread
+        zero = scale.mean + scale.by_query * (mean - scale.mean)
         if kind == "image" or len(self.neutral) < 2:
-            return reach
+            return zero
         familiarity = _soft_mean(query[None] @ self.neutral.T, self._text_spread)[0]
-        return reach + _ODDITY * float(familiarity - self.familiarity) / self._text_spread
+        oddity = float(self.familiarity - familiarity) / self._text_spread
+        return zero + _ODDITY * oddity * scale.spread
 
     @property
     def _text_spread(self) -> float:
