@@ -23,7 +23,7 @@ from training.embedded.config import DEFAULT, DistilConfig, FitConfig, TextConfi
 
 pytest.importorskip("pyarrow", reason="the recipe reads parquet files")
 from training.embedded import backbone, heads, progress, student, unseen
-from training.embedded.ablations import CHOICES, Finding, as_table
+from training.embedded.ablations import CHOICES, TOWERS, Finding, as_table, contrast
 from training.embedded.corpus import CaptionedPhoto
 from training.embedded.image_features import (
     planned_views,
@@ -277,6 +277,19 @@ def test_an_interrupted_distillation_goes_on_to_the_same_weights(
         assert torch.equal(value, fresh.state_dict()[name]), name
 
 
+def test_without_a_teacher_a_tower_learns_from_photos_and_their_captions() -> None:
+    torch.manual_seed(2)
+    lessons = _lessons(torch.zeros(40, 1), torch.randn(40, 1280))
+    words = student.Texts([f"{a} {b}" for a in "abcde" for b in "stuvwxyz"])
+    text = student.new_model(read_config().images, TextConfig(width=64, layers=1)).text
+    config = DistilConfig(steps=30, batch=40, rate=3e-3)
+    joint = contrast(text, words, lessons, config, seed=0)
+    with torch.no_grad():
+        images = joint.images(torch.from_numpy(lessons.pooled.astype(np.float32)))
+    found = (student.embed_all(text, words) @ images.T).argmax(dim=1)
+    assert (found == torch.arange(40)).float().mean() > 0.5
+
+
 def test_a_table_goes_on_after_the_rows_that_were_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,7 +331,7 @@ def test_photos_of_unseen_classes_are_told_and_left_out() -> None:
 
 
 def test_the_ablations_table_has_the_mean_of_the_seeds() -> None:
-    names = [choice.name for choice in CHOICES]
+    names = [choice.name for choice in (*CHOICES, *TOWERS)]
     assert len(set(names)) == len(names)
     one = Finding(names[0], 0, (20.0, 50.0, 60.0), 5.0, 40.0, 1.0)
     two = replace(one, seed=1, recall=(22.0, 52.0, 62.0), median_rank=6.0, unseen=42.0)
