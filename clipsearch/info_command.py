@@ -11,6 +11,7 @@ from clipsearch.command import Command, add_json_argument, add_library_argument,
 from clipsearch.commands import open_library
 from clipsearch.config import Settings
 from clipsearch.library import Library
+from clipsearch.sizes import shown_bytes
 
 _SHOWN = 6  # of the most frequent formats, years, cameras
 
@@ -87,9 +88,10 @@ def _print(record: dict[str, Any]) -> None:
             f"{space['runtime']} {space['precision']}, {state}"
         )
     print(
-        f"on disk   photos {_size(found['photo_bytes'])}, "
-        f"library {_size(found['library_bytes'])}, index {_size(found['index_bytes'])}, "
-        f"thumbnails {_size(found['thumbnail_bytes'])}"
+        f"on disk   photos {shown_bytes(found['photo_bytes'])}, "
+        f"library {shown_bytes(found['library_bytes'])}, "
+        f"index {shown_bytes(found['index_bytes'])}, "
+        f"thumbnails {shown_bytes(found['thumbnail_bytes'])}"
     )
     print(f"faiss     {record['faiss']}")
 
@@ -98,14 +100,6 @@ def _most(counts: dict[str, int]) -> str:
     shown = [f"{name} {count:,}" for name, count in list(counts.items())[:_SHOWN]]
     more = len(counts) - len(shown)
     return ", ".join(shown) + (f", and {more:,} more" if more else "")
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"
 
 
 def _list_failures(library: Library, *, as_json: bool) -> None:

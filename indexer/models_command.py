@@ -11,6 +11,7 @@ from clipsearch import errors
 from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
 from clipsearch.config import resolve
 from clipsearch.errors import FillRunningError, LibraryError, ModelChangeError, UsageError
+from clipsearch.sizes import shown_bytes
 
 if TYPE_CHECKING:
     from clipsearch.library import Library
@@ -139,7 +140,8 @@ def held_line(model: HeldModel, fill: FillState | None) -> str:
     """One space for people: what it is, how full, and how its fill goes."""
     whole = model.embedded + model.lacking
     full = f"{model.embedded:,} of {whole:,} vectors" if model.lacking else f"{whole:,} vectors"
-    line = f"  {model.state:<7} {model.address:<44} {full}, {_size(model.bytes)}, id {model.space}"
+    facts = f"{full}, {shown_bytes(model.bytes)}, id {model.space}"
+    line = f"  {model.state:<7} {model.address:<44} {facts}"
     if model.state != "next":
         return line
     if fill is None or fill.state != "running":
@@ -264,8 +266,9 @@ def _tell_estimate(estimate: Estimate, address: str, arguments: Namespace) -> No
     elif estimate.pictures:
         say(
             f"{estimate.pictures:,} pictures lack a vector of {address}: about "
-            f"{_size(estimate.database_bytes)} in the library and {_size(estimate.index_bytes)} "
-            f"of search index; {_size(estimate.free_bytes)} are free"
+            f"{shown_bytes(estimate.database_bytes)} in the library and "
+            f"{shown_bytes(estimate.index_bytes)} of search index; "
+            f"{shown_bytes(estimate.free_bytes)} are free"
         )
 
 
@@ -331,7 +334,7 @@ def _drop(arguments: Namespace) -> int:
                 "not_shrunk": kept,
             },
             f"Dropped {vectors:,} vectors of {space.address}; the database went from "
-            f"{_size(before)} to {_size(before - freed)}{kept and f': {kept}'}",
+            f"{shown_bytes(before)} to {shown_bytes(before - freed)}{kept and f': {kept}'}",
             arguments,
         )
     return errors.DONE
@@ -347,7 +350,7 @@ def _shrink(arguments: Namespace) -> int:
         after = size_on_disk(library.path)
         _tell(
             {"event": "shrunk", "freed_bytes": before - after, "bytes": after},
-            f"The database went from {_size(before)} to {_size(after)}",
+            f"The database went from {shown_bytes(before)} to {shown_bytes(after)}",
             arguments,
         )
     return errors.DONE
@@ -370,10 +373,6 @@ def _tell(record: dict[str, Any], line: str, arguments: Namespace) -> None:
         print_json(record)
     else:
         print(line)
-
-
-def _size(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.2f} GB"
 
 
 models = Command(_configure, _run)

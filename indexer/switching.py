@@ -25,6 +25,7 @@ from clipsearch.index import open_index
 from clipsearch.library import Batch, Library, LibraryWriter, SpaceRecord
 from clipsearch.library.fill_state import FAILED, RUNNING, STOPPED, FillState, write_fill_state
 from clipsearch.library.lock import fill_lock
+from clipsearch.sizes import shown_bytes
 from clipsearch.tagging.run import tag_again
 from clipsearch.vectors import EmbeddingSpace
 from indexer.change_checks import Estimate, estimate_fill, refuse_changed
@@ -216,8 +217,9 @@ class _Change:
         if lacking and estimate.free_bytes < needed + _SPARE_BYTES:
             raise StorageError(
                 path=self._library.path,
-                reason=f"the vectors of {lacking:,} pictures take {needed / 1e6:,.0f} MB and "
-                f"{estimate.free_bytes / 1e6:,.0f} MB are free",
+                reason=f"the vectors of {lacking:,} pictures take {shown_bytes(needed)}, "
+                f"{shown_bytes(_SPARE_BYTES)} have to stay free, and "
+                f"{shown_bytes(estimate.free_bytes)} are free",
                 advice="free some space, or drop a model that you no longer need: "
                 "clipsearch models drop ADDRESS",
             )

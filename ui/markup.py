@@ -13,6 +13,7 @@ from clipsearch.errors import QueryError
 from clipsearch.library.fill_state import FAILED, RUNNING, FillState
 from clipsearch.query import parse, words
 from clipsearch.query.fields import FILTERS, OPTIONS, TERMS
+from clipsearch.sizes import shown_bytes
 from indexer.report import duration
 from ui.models import Models
 from ui.service import Answer, Found, Picture, Summary
@@ -261,7 +262,7 @@ def _facts(shown: Picture, score: float | None) -> list[tuple[str, str]]:
         if text:
             facts.append((term, escape(text)))
     facts.append(("Dimensions", f"{shown.width} × {shown.height}"))
-    facts.append(("File", f"{escape(shown.format)}, {_size(shown.size_bytes)}"))
+    facts.append(("File", f"{escape(shown.format)}, {shown_bytes(shown.size_bytes)}"))
     label = "Path" if len(shown.paths) < 2 else "Paths"
     facts.append((label, "<br>".join(_path(path) for path in shown.paths) or "no longer there"))
     return facts
@@ -278,12 +279,6 @@ def _date(taken_at: str) -> str:
     except ValueError:
         return taken_at
     return f"{moment.day} {moment:%B %Y, %H:%M}"
-
-
-def _size(size_bytes: int) -> str:
-    if size_bytes < 1_000_000:
-        return f"{max(size_bytes / 1000, 0.1):.3g} kB"
-    return f"{size_bytes / 1_000_000:.1f} MB"
 
 
 def _pictures(count: int) -> str:
