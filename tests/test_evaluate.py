@@ -52,10 +52,11 @@ def some_rows(chance: np.random.Generator, count: int, dim: int) -> np.ndarray:
     pictures=st.integers(2, 40),
     block=st.integers(1, 50),
     close=st.sampled_from([1.0, 1e-3, 1e-7]),
+    shared=st.integers(1, 6),
 )
 @hypothesis_settings(max_examples=60)
 def test_ranks_in_blocks_are_those_of_the_whole_float64_matrix(
-    seed: int, pictures: int, block: int, close: float
+    seed: int, pictures: int, block: int, close: float, shared: int
 ) -> None:
     chance = np.random.default_rng(seed)
     centre = chance.standard_normal(8)
@@ -64,6 +65,9 @@ def test_ranks_in_blocks_are_those_of_the_whole_float64_matrix(
     texts = unit_rows(centre + close * some_rows(chance, len(owner), 8))
 
     text_ranks, image_ranks = rank_both(images, texts, owner.tolist(), block=block)
+    same = chance.integers(0, 1 + len(owner) // shared, len(owner))
+    words, firsts = np.unique(same, return_index=True)
+    shared_ranks = rank_both(images, texts, owner.tolist(), [str(n) for n in same], block=block)
 
     # The oracle: every pair by itself in float64, so that equal vectors tie exactly.
     scores = (texts[:, None, :].astype(np.float64) * images[None]).sum(axis=2)
@@ -74,6 +78,17 @@ def test_ranks_in_blocks_are_those_of_the_whole_float64_matrix(
         mine = owner == image
         expected.append(1 + (scores[~mine, image] >= scores[mine, image].max()).sum())
     assert image_ranks.tolist() == expected
+
+    # Of the texts with the same words, the first; right for all their images.
+    right = np.zeros((len(words), pictures), np.bool_)
+    right[np.searchsorted(words, same), owner] = True
+    scores = scores[firsts]
+    best = np.where(right, scores, -np.inf).max(axis=1)
+    ahead = 1 + (~right & (scores >= best[:, None])).sum(axis=1)
+    assert shared_ranks[0].tolist() == ahead[np.searchsorted(words, same)].tolist()
+    best = np.where(right, scores, -np.inf).max(axis=0)
+    ahead = 1 + (~right & (scores >= best)).sum(axis=0)
+    assert shared_ranks[1].tolist() == ahead[np.unique(owner)].tolist()
 
 
 def test_pictures_without_captions_are_in_the_way_but_not_asked() -> None:

@@ -265,12 +265,24 @@ def test_examples_show_losses_as_well_as_gains_one_for_a_picture() -> None:
     assert [gain < 0 for gain in gains[5:7]] == [True] * 2
     assert gains[7:] == [0, 0]
     assert gains[:5] == sorted(gains[:5], reverse=True)
-    assert len({each.own for each in found}) == len(found)
+    assert len({each.right for each in found}) == len(found)
     for each in found:
+        (own,) = each.right
         for rank, shown in ((each.rank_before, each.before), (each.rank_after, each.after)):
             assert len(shown) == 5
-            assert (each.own in shown) == (rank <= 5)
-            assert rank > 5 or shown[rank - 1] == each.own
+            assert (own in shown) == (rank <= 5)
+            assert rank > 5 or shown[rank - 1] == own
+
+
+def test_an_example_of_a_caption_that_pictures_share_is_right_for_all_of_them() -> None:
+    images = np.eye(4, dtype=np.float32)
+    captions, owner = ["a seven", "a seven", "a nine"], [0, 1, 2]
+    before = Answers(images, images[[3, 3, 3]])
+    after = Answers(images, images[[1, 1, 2]])
+    found = find_examples(captions, owner, before, after)
+    assert sorted(each.right for each in found) == [(0, 1), (2,)]
+    assert [each.rank_after for each in found] == [1, 1]
+    assert all(each.after[0] in each.right for each in found)
 
 
 def test_a_line_lies_where_its_values_are() -> None:

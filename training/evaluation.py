@@ -39,14 +39,17 @@ class Retrieval:
         return asdict(self)
 
 
-def evaluate_retrieval(images: Matrix, texts: Matrix, owner: Sequence[int]) -> Retrieval:
+def evaluate_retrieval(
+    images: Matrix, texts: Matrix, owner: Sequence[int], captions: Sequence[str] | None = None
+) -> Retrieval:
     """``images`` (n, dim) and ``texts`` (m, dim), unit rows; text j belongs to image ``owner[j]``.
 
     Pictures may have several captions each. Those without any can be found by mistake, and are
     not asked for their captions. Ties count against us: a right answer that scores the same as
-    wrong ones is ranked after them.
+    wrong ones is ranked after them. With the words of the texts as ``captions`` (m,), a caption is
+    right for every picture that has the same one.
     """
-    return summarise(*rank_both(images, texts, owner), pictures=len(images))
+    return summarise(*rank_both(images, texts, owner, captions), pictures=len(images))
 
 
 def summarise(text_ranks: Ranks, image_ranks: Ranks, *, pictures: int) -> Retrieval:
@@ -62,43 +65,61 @@ def summarise(text_ranks: Ranks, image_ranks: Ranks, *, pictures: int) -> Retrie
     )
 
 
-def rank_own(images: Matrix, texts: Matrix, owner: Sequence[int]) -> Ranks:
+def rank_own(
+    images: Matrix, texts: Matrix, owner: Sequence[int], captions: Sequence[str] | None = None
+) -> Ranks:
     """(m,): where each text finds its own image among all, from 1 on; ties count against it."""
-    return rank_both(images, texts, owner)[0]
+    return rank_both(images, texts, owner, captions)[0]
 
 
 def rank_both(
-    images: Matrix, texts: Matrix, owner: Sequence[int], *, block: int = _BLOCK
+    images: Matrix,
+    texts: Matrix,
+    owner: Sequence[int],
+    captions: Sequence[str] | None = None,
+    *,
+    block: int = _BLOCK,
 ) -> tuple[Ranks, Ranks]:
     """(m,) where each text finds its own image, and where each image finds its first own text.
 
-    The second has an entry for each image that has texts, in ascending order. The similarities are
-    never held as a whole: ``block`` x ``block`` of them at a time, in float32. Those too close to
-    the right one to be told from it in float32 are computed again in float64, so that the ranks
-    are those of the full float64 matrix, and equal vectors tie wherever the blocks end.
+    The second has an entry for each image that has texts, in ascending order. Of texts with the
+    same ``captions`` there is but one to be found, and it finds the first of all their images.
+    The similarities are never held as a whole: ``block`` x ``block`` of them at a time, in float32.
+    Those too close to the right one to be told from it in float32 are computed again in float64, so
+    that the ranks are those of the full float64 matrix, and equal vectors tie wherever the blocks
+    end.
     """
     owners = np.asarray(owner, dtype=np.int64)
-    own = _dots(texts, images, np.arange(len(texts)), owners)
-    best = np.full(len(images), -np.inf)
-    np.maximum.at(best, owners, own)
+    asking = np.arange(len(texts))
+    if captions is not None:
+        _, firsts, asking = np.unique(np.asarray(captions), return_index=True, return_inverse=True)
+        texts = texts[firsts]
+    right = np.unique(asking * len(images) + owners)  # pairs of text and image, by text
+    text_of, image_of = np.divmod(right, len(images))
+    scores_of = _dots(texts, images, text_of, image_of)
+    own, best = np.full(len(texts), -np.inf), np.full(len(images), -np.inf)
+    np.maximum.at(own, text_of, scores_of)
+    np.maximum.at(best, image_of, scores_of)
     asked = np.flatnonzero(np.isfinite(best))
     best[~np.isfinite(best)] = np.inf  # nothing is ahead where nobody asks
     doubt = _doubt(texts, images)
-    text_ranks = np.zeros(len(texts), np.int64)
+    text_ranks = np.ones(len(texts), np.int64)
     image_ranks = np.ones(len(images), np.int64)
     for row in range(0, len(texts), block):
         rows = slice(row, row + block)
-        of_rows = owners[rows]
+        of_rows = slice(*np.searchsorted(text_of, (row, row + block)))
         for column in range(0, len(images), block):
             columns = slice(column, column + block)
             scores = texts[rows] @ images[columns].T
+            own_texts, own_images = text_of[of_rows] - row, image_of[of_rows] - column
+            inside = (own_images >= 0) & (own_images < scores.shape[1])
+            scores[own_texts[inside], own_images[inside]] = -np.inf  # not ahead of themselves
             vectors = texts[rows], images[columns]
             said, _ = _at_least(scores, own[rows, None], doubt, vectors)
             text_ranks[rows] += np.bincount(said, minlength=len(scores))
-            said, seen = _at_least(scores, best[None, columns], doubt, vectors)
-            others = seen[of_rows[said] != column + seen]
-            image_ranks[columns] += np.bincount(others, minlength=scores.shape[1])
-    return text_ranks, image_ranks[asked]
+            _, seen = _at_least(scores, best[None, columns], doubt, vectors)
+            image_ranks[columns] += np.bincount(seen, minlength=scores.shape[1])
+    return text_ranks[asking], image_ranks[asked]
 
 
 def _doubt(texts: Matrix, images: Matrix) -> np.float32:

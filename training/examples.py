@@ -24,10 +24,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class Example:
-    """A query, its picture, and the places of the first pictures found before and after."""
+    """A query, its pictures, and the places of the first pictures found before and after."""
 
     query: str
-    own: int
+    right: tuple[int, ...]
     before: tuple[int, ...]
     after: tuple[int, ...]
     rank_before: int
@@ -41,9 +41,12 @@ def find_examples(
 
     Better and worse are by 1 / rank, and both are shown: a report of gains alone would mislead.
     """
-    old = rank_own(before.images, before.texts, owner)
-    new = rank_own(after.images, after.texts, owner)
+    old = rank_own(before.images, before.texts, owner, texts)
+    new = rank_own(after.images, after.texts, owner, texts)
     gain = 1 / new - 1 / old
+    right: dict[str, set[int]] = {}
+    for text, place in zip(texts, owner, strict=True):
+        right.setdefault(text, set()).add(place)
     used: set[int] = set()
 
     def pick(places: Sequence[int], count: int) -> list[Example]:
@@ -51,12 +54,12 @@ def find_examples(
         for place in places:
             if len(found) == count:
                 break
-            if owner[place] not in used:
-                used.add(owner[place])
+            if not right[texts[place]] & used:
+                used.update(right[texts[place]])
                 found.append(
                     Example(
                         query=texts[place],
-                        own=owner[place],
+                        right=tuple(sorted(right[texts[place]])),
                         before=_first(before, place),
                         after=_first(after, place),
                         rank_before=int(old[place]),

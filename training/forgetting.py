@@ -84,7 +84,9 @@ class Kept:
     def _recall(self, texts: Matrix) -> float:
         if self._shares is None:
             owner = self._probe.owner or ()
-            return evaluate_retrieval(self._images, texts, owner).text_to_image[_K]
+            return evaluate_retrieval(self._images, texts, owner, self._probe.texts).text_to_image[
+                _K
+            ]
         scores = texts @ self._images.T
         first = np.argsort(-scores, axis=1, kind="stable")[:, :_K]
         held = np.take_along_axis(self._shares, first, axis=1).sum(axis=1)
@@ -112,11 +114,12 @@ class Exam:
     def sit(self) -> tuple[Retrieval, NDArray[np.int64]]:
         """Retrieval among these pictures alone with the weights that the model has now.
 
-        Also the rank of its own picture for each caption, (captions,).
+        Also the rank of its own picture for each caption, (captions,). Any picture with the same
+        caption is as right as its own.
         """
         now = self.answers()
-        found = evaluate_retrieval(now.images, now.texts, self.owner)
-        return found, rank_own(now.images, now.texts, self.owner)
+        asked = now.images, now.texts, self.owner, self.texts
+        return evaluate_retrieval(*asked), rank_own(*asked)
 
     def answers(self) -> Answers:
         """The vectors of the pictures and captions with the weights that the model has now."""

@@ -71,7 +71,7 @@ learning: {escape(report.learn)}; {report.steps:,} steps.</p>
 <p>{kept}</p>
 <h2>Your pictures</h2>
 <p>{report.held_out:,} pictures were held out of training. Their captions, asked as queries, find
-their own picture among them:</p>
+their own picture among them, or another with the same caption:</p>
 {_retrieval(report.before, report.after)}
 {_doubt(report)}
 <h2>Everything else</h2>
@@ -141,12 +141,12 @@ def _examples(examples: Sequence[Example], thumbnail: Callable[[int], bytes]) ->
         return "<p>The weights are the old ones, so every search finds what it found.</p>"
     cache: dict[int, str] = {}
 
-    def pictures(places: Sequence[int], own: int) -> str:
+    def pictures(places: Sequence[int], right: Sequence[int]) -> str:
         found = ""
         for place in places:
             if place not in cache:
                 cache[place] = _base64(thumbnail(place))
-            kind, told = (' class="own"', "its own picture") if place == own else ("", "another")
+            kind, told = (' class="own"', "its own picture") if place in right else ("", "another")
             found += f'<img{kind} alt="{told}" src="data:image/jpeg;base64,{cache[place]}">'
         return f'<div class="found">{found}</div>'
 
@@ -162,9 +162,9 @@ def _examples(examples: Sequence[Example], thumbnail: Callable[[int], bytes]) ->
         blocks += (
             f'<div class="query"><h3>{escape(each.query)}</h3><div class="sides">'
             f'<div><p class="faint">before: rank {each.rank_before}</p>'
-            f"{pictures(each.before, each.own)}</div>"
+            f"{pictures(each.before, each.right)}</div>"
             f'<div><p class="{kind}">after: rank {each.rank_after}</p>'
-            f"{pictures(each.after, each.own)}</div></div></div>"
+            f"{pictures(each.after, each.right)}</div></div></div>"
         )
     return (
         '<p class="faint">Captions of held-out pictures as queries: those that gained most, those '
