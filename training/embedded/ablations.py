@@ -39,7 +39,7 @@ from training.embedded.progress import tell
 from training.loss import contrastive_loss
 
 BASE = {"steps": 450, "batch": 512, "map_pull": 0.1}
-TOWER_STEPS = 200
+TOWER_STEPS = 150
 _FEWER = {"views_of_sentences": 2, "views_of_labels": 1}  # where a table is made for it alone
 
 
