@@ -207,6 +207,8 @@ def test_watch_and_serve_go_through_a_change_and_back_and_nothing_is_lost(
             assert rest.scores() == scores_by(old, library)
             later = paint(photos / "later.png", 1003)
             until(lambda: rest.best(later) == (old, "later.png"), "watch fills the old space")
+            seen = len(asking.answers)
+            until(lambda: len(asking.answers) > seen + 1, "whoever asks has asked since")
         watch.terminate()
         heard, _ = watch.communicate(timeout=PATIENCE_S)
         assert watch.returncode == 0
