@@ -42,7 +42,7 @@ from clipsearch.relevance import _ODDS, STRICTNESS, Calibration, neutral_texts
 from clipsearch.vectors import Matrix
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-ABSENT_WANTED, LOSS_ALLOWED = 0.85, 0.05
+ABSENT_WANTED = 0.85
 PARTS = {10: 60, 25: 40, 100: 10, 400: 4, 1 << 20: 1}  # photos of a part, and how many parts
 
 # --- rules ----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from clipsearch.encoders.openclip import OpenClipModel
 from clipsearch.vectors import Matrix, unit_rows
 from training.data import CaptionedPicture
-from training.evaluation import Retrieval, evaluate_retrieval, rank_own
+from training.evaluation import Retrieval, evaluate_retrieval, rank_both, summarise
 from training.examples import Answers
 from training.general_texts import general_texts
 from training.towers import encode_pictures, encode_texts
@@ -84,9 +84,8 @@ class Kept:
     def _recall(self, texts: Matrix) -> float:
         if self._shares is None:
             owner = self._probe.owner or ()
-            return evaluate_retrieval(self._images, texts, owner, self._probe.texts).text_to_image[
-                _K
-            ]
+            found = evaluate_retrieval(self._images, texts, owner, self._probe.texts)
+            return found.text_to_image[_K]
         scores = texts @ self._images.T
         first = np.argsort(-scores, axis=1, kind="stable")[:, :_K]
         held = np.take_along_axis(self._shares, first, axis=1).sum(axis=1)
@@ -118,8 +117,8 @@ class Exam:
         caption is as right as its own.
         """
         now = self.answers()
-        asked = now.images, now.texts, self.owner, self.texts
-        return evaluate_retrieval(*asked), rank_own(*asked)
+        ranks, back = rank_both(now.images, now.texts, self.owner, self.texts)
+        return summarise(ranks, back, pictures=len(now.images)), ranks
 
     def answers(self) -> Answers:
         """The vectors of the pictures and captions with the weights that the model has now."""
