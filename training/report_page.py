@@ -168,8 +168,8 @@ def _examples(examples: Sequence[Example], thumbnail: Callable[[int], bytes]) ->
         )
     return (
         '<p class="faint">Captions of held-out pictures as queries: those that gained most, those '
-        "that lost most, and some that stayed. The framed picture is the one that the caption is "
-        "of. Judged with weights that never saw these pictures.</p>" + blocks
+        "that lost most, and some that stayed. Framed pictures have that caption. "
+        "Judged with weights that never saw these pictures.</p>" + blocks
     )
 
 
