@@ -14,7 +14,8 @@ from clipsearch.errors import UsageError
 from clipsearch.library import Library
 from clipsearch.query_arguments import joined, words_last
 
-_ACTIONS = ("list", "save", "show", "remove", "export")
+_SHOWN = 200  # of an album that is longer than a person reads
+_ACTIONS = ("list", "save", "show", "remove", "export", "leave")
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -25,10 +26,13 @@ def _configure(parser: ArgumentParser) -> None:
         "--to",
         type=Path,
         metavar="DIR or FILE",
-        help="export: a new folder for links, or a playlist (.m3u8, .txt)",
+        help="export: a new folder for links, or a playlist (.m3u8, .txt); leave: which one",
     )
     parser.add_argument(
-        "--top", type=int, default=200, metavar="N", help="show: how many (default %(default)s)"
+        "--top",
+        type=int,
+        metavar="N",
+        help=f"show: how many at most (default {_SHOWN}; with --paths or --json all)",
     )
     form = parser.add_mutually_exclusive_group()
     add_json_argument(form)
@@ -40,7 +44,8 @@ def _configure(parser: ArgumentParser) -> None:
     parser.epilog = (
         'for example: clipsearch albums save Beaches "beach after:2023 -people"\n'
         "             clipsearch albums export Beaches --to ~/Beaches\n"
-        "What was exported is brought up to date by clipsearch watch, and by exporting again."
+        "What was exported is brought up to date by clipsearch watch, and by exporting again,\n"
+        "until clipsearch albums leave Beaches --to ~/Beaches"
     )
 
 
@@ -52,8 +57,11 @@ def _run(arguments: Namespace) -> int:
         raise UsageError(reason=f"Give its query: clipsearch albums save {name} QUERY")
     if action != "save" and arguments.text:
         raise UsageError(reason="A query is for saving: put quotes around a name with blanks")
-    if (action == "export") != (arguments.to is not None):
-        raise UsageError(reason="Export an album with: clipsearch albums export NAME --to DIR")
+    if (action in ("export", "leave")) != (arguments.to is not None):
+        raise UsageError(
+            reason="Export an album with: clipsearch albums export NAME --to DIR, "
+            "and end that with: clipsearch albums leave NAME --to DIR"
+        )
     library, settings = open_library(arguments)
     with library:
         if action == "list":
@@ -62,6 +70,8 @@ def _run(arguments: Namespace) -> int:
             _save(library, name, joined(arguments.text), as_json=arguments.json)
         elif action == "remove":
             _remove(library, name, as_json=arguments.json)
+        elif action == "leave":
+            _leave(library, name, arguments.to, as_json=arguments.json)
         elif action == "show":
             _show(library, settings, arguments)
         else:
@@ -101,14 +111,29 @@ def _remove(library: Library, name: str, *, as_json: bool) -> None:
         print(f"Removed {name}. Folders and playlists that it was exported to stay as they are.")
 
 
+def _leave(library: Library, name: str, place: Path, *, as_json: bool) -> None:
+    from clipsearch.album_files import leave_export
+
+    destination = leave_export(library, name, place)
+    if as_json:
+        print_json({"left": destination, "album": name})
+    else:
+        print(f"{destination} stays as it is, and is kept current no longer.")
+
+
 def _show(library: Library, settings: Settings, arguments: Namespace) -> None:
-    from clipsearch.album_files import album_hits, required_album
+    from clipsearch.album_files import album_answer, required_album
     from clipsearch.searcher import Searcher
 
     album = required_album(library, arguments.name)
     searcher = Searcher(library, settings=settings, notify=say)
+    is_whole = arguments.json or arguments.paths
+    top = _SHOWN if arguments.top is None and not is_whole else arguments.top
+    answered = album_answer(searcher, album, top)
+    for note in answered.notes:
+        say(note)
     printed: set[Path] = set()
-    for hit in album_hits(searcher, album, arguments.top):
+    for hit in answered.hits:
         if arguments.json:
             print_json(asdict(hit))
         elif hit.path not in printed:
@@ -117,6 +142,9 @@ def _show(library: Library, settings: Settings, arguments: Namespace) -> None:
                 print(hit.path, end="\0" if arguments.null else "\n")
             else:
                 print(f"{hit.rank:>4}  {hit.path}")
+    if arguments.top is None and answered.total > len(answered.hits) and not is_whole:
+        shown = len(answered.hits)
+        say(f"These are {shown} of {answered.total:,}: --top {answered.total} gives all")
 
 
 def _export(library: Library, settings: Settings, arguments: Namespace) -> None:
@@ -124,7 +152,7 @@ def _export(library: Library, settings: Settings, arguments: Namespace) -> None:
     from clipsearch.searcher import Searcher
 
     searcher = Searcher(library, settings=settings, notify=say)
-    written = export_album(library, searcher, arguments.name, arguments.to)
+    written = export_album(library, searcher, arguments.name, arguments.to, say)
     if arguments.json:
         print_json(asdict(written))
     else:

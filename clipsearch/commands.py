@@ -23,7 +23,7 @@ from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.query_arguments import joined, words_last
 
 if TYPE_CHECKING:
-    from clipsearch.hits import SearchHit
+    from clipsearch.hits import Answered
     from clipsearch.library import Library
 
 
@@ -58,7 +58,7 @@ def named_item(library: Library, given: str) -> int:
 
 def _add_result_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--top", type=int, default=DEFAULT_TOP, metavar="N", help="how many (default %(default)s)"
+        "--top", type=int, metavar="N", help=f"how many at most (default {DEFAULT_TOP})"
     )
     parser.add_argument(
         "--all",
@@ -122,24 +122,23 @@ def _run_search(arguments: Namespace) -> int:
     if arguments.all:
         query = replace(query, cutoff="none")
     library, settings = open_library(arguments)
-    from clipsearch import searcher
-    from clipsearch.naming import spelt_otherwise
+    from clipsearch.searcher import Searcher
 
     with library:
         space = _space_to_search(library, arguments)
         more_like = [named_item(library, given) for given in arguments.more_like]
         less_like = [named_item(library, given) for given in arguments.less_like]
-        hits = searcher.search(
-            library,
+        searcher = Searcher(library, settings=settings, space_id=space, notify=say)
+        answered = searcher.answer(
             query,
             image=arguments.image,
             more_like=more_like,
             less_like=less_like,
-            top=arguments.top,
-            settings=settings,
-            space_id=space,
-            notify=say,
+            top=_top(arguments),
         )
+        hits = answered.hits
+        for note in answered.notes:
+            say(note)
         if text.strip():
             for items, relevant in ((more_like, True), (less_like, False)):
                 for item in items:
@@ -148,9 +147,10 @@ def _run_search(arguments: Namespace) -> int:
             has_meaning = bool(query.terms) or arguments.image is not None
             is_judged = has_meaning and query.cutoff == "auto"
             say(_NOTHING_FOUND if is_judged else _NOTHING_PASSES)
-            for name in spelt_otherwise(text, library.concepts.names()):
-                say(f"'{name}' is a learned name, and its capitals count")
-        return _show(library, hits, arguments, text.strip() or str(arguments.image))
+        is_cut = query.limit is None and query.cutoff != "none"
+        return _show(
+            library, answered, arguments, text.strip() or str(arguments.image), tells_rest=is_cut
+        )
 
 
 def _configure_similar(parser: ArgumentParser) -> None:
@@ -160,21 +160,20 @@ def _configure_similar(parser: ArgumentParser) -> None:
 
 def _run_similar(arguments: Namespace) -> int:
     library, settings = open_library(arguments)
-    from clipsearch import searcher
+    from clipsearch.searcher import Searcher
 
     with library:
-        hits = searcher.similar(
-            library,
-            arguments.image,
-            top=arguments.top,
-            everything=arguments.all,
-            settings=settings,
-            space_id=_space_to_search(library, arguments),
-            notify=say,
-        )
-        if not hits and not arguments.all and library.counts().items:
+        space = _space_to_search(library, arguments)
+        searcher = Searcher(library, settings=settings, space_id=space, notify=say)
+        answered = searcher.similar(arguments.image, top=_top(arguments), everything=arguments.all)
+        if not answered.hits and not arguments.all and library.counts().items:
             say(_NOTHING_FOUND)
-        return _show(library, hits, arguments, f"like {arguments.image.name}")
+        title = f"like {arguments.image.name}"
+        return _show(library, answered, arguments, title, tells_rest=not arguments.all)
+
+
+def _top(arguments: Namespace) -> int:
+    return DEFAULT_TOP if arguments.top is None else int(arguments.top)
 
 
 def _space_to_search(library: Library, arguments: Namespace) -> str | None:
@@ -194,7 +193,11 @@ def _space_to_search(library: Library, arguments: Namespace) -> str | None:
     return held[address]
 
 
-def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: str) -> int:
+def _show(
+    library: Library, answered: Answered, arguments: Namespace, title: str, *, tells_rest: bool
+) -> int:
+    """Prints hits; ``tells_rest`` says how many more there are where nobody set a limit."""
+    hits = answered.hits
     printed: set[Path] = set()
     for hit in hits:
         if arguments.json:
@@ -211,6 +214,8 @@ def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: 
             print(f"{hit.rank:>4}  {score}{hit.path}{place}{copies}")
     if not hits and library.counts().items == 0:
         say("The library is empty. Add a photo folder with: clipsearch index FOLDER")
+    if tells_rest and arguments.top is None and answered.total > len(hits):
+        say(f"These are {len(hits)} of {answered.total:,}: --top {answered.total} gives all")
     if arguments.open_sheet is not None and hits:
         from clipsearch.sheet import open_on_desktop, write_sheet
 

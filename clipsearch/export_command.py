@@ -26,7 +26,7 @@ def _configure(parser: ArgumentParser) -> None:
         "--vectors", action="store_true", help="also write the vectors (.faiss has them anyway)"
     )
     parser.add_argument(
-        "--top", type=int, default=10_000, metavar="N", help="how many hits (default %(default)s)"
+        "--top", type=int, metavar="N", help="at most so many hits (default: all of them)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     add_json_argument(parser)
@@ -44,9 +44,13 @@ def _run(arguments: Namespace) -> int:
         if arguments.all:
             hits = everything(library)
         else:
-            from clipsearch.searcher import search
+            from clipsearch.searcher import Searcher
 
-            hits = search(library, text, top=arguments.top, settings=settings, notify=say)
+            searcher = Searcher(library, settings=settings, notify=say)
+            answered = searcher.answer(text, top=arguments.top)
+            for note in answered.notes:
+                say(note)
+            hits = answered.hits
         count = export(
             library,
             hits,

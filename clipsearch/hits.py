@@ -31,11 +31,15 @@ class Answered:
     """Hits, best first, and the space whose vectors gave them all.
 
     A change of models may have made another space the active one since. ``space`` is None where
-    the library has none yet.
+    the library has none yet. ``total`` is how many answers there are, of which ``hits`` are the
+    first: all that is relevant, or all that passes. ``notes`` are sentences on how the question
+    was read, where it could have been read otherwise.
     """
 
     hits: list[SearchHit]
     space: SpaceRecord | None
+    total: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def with_files(

@@ -75,6 +75,9 @@ def _list(library: Library, *, as_json: bool) -> int:
 
 
 def _forget(library: Library, name: str, *, as_json: bool) -> int:
+    from clipsearch.naming import known_as
+
+    name = known_as(name, library.concepts.names())
     if not library.concepts.remove(name):
         known = ", ".join(library.concepts.names()) or "none yet"
         raise NotInLibraryError(

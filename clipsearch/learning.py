@@ -22,6 +22,7 @@ from clipsearch.errors import (
 from clipsearch.hashing import hash_content
 from clipsearch.images import EXTENSIONS, decode_image, read_file
 from clipsearch.library import PICTURE, Library, SpaceRecord
+from clipsearch.naming import known_as
 from clipsearch.query import Filter, Query, Term, parse
 from clipsearch.query.folding import clean, fold
 from clipsearch.vectors import Pixels, Vector
@@ -71,7 +72,7 @@ def learn(
     Raises ConceptError for a name that a query could not say, for a library without a model, and
     where no photo at all can be used; then nothing changes.
     """
-    name = _checked(name)
+    name = known_as(_checked(name), library.concepts.names())
     space = library.active_space()
     if space is None:
         raise ConceptError(
@@ -109,10 +110,10 @@ def learn(
 
 def items_with_tag(library: Library, tag: str, *, settings: Settings | None = None) -> list[int]:
     """The pictures that have a tag, the newest first; NotInLibraryError if none has."""
-    from clipsearch.searcher import MAX_TOP, Searcher
+    from clipsearch.searcher import Searcher
 
     query = Query(filters=(Filter("tag", (tag,)), Filter("type", ("picture",))))
-    hits = Searcher(library, settings=settings).search(query, top=MAX_TOP)
+    hits = Searcher(library, settings=settings).search(query, top=None)
     if not hits:
         raise NotInLibraryError(
             what=f"A picture with the tag '{tag}'",

@@ -7,7 +7,6 @@ unit vectors like other parts of a question. What it was compared with: docs/con
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ import numpy as np
 from clipsearch.errors import ConceptError
 from clipsearch.library import Library, SpaceRecord
 from clipsearch.query import Term
-from clipsearch.query.folding import clean, is_unspaced
+from clipsearch.query.folding import as_typed, clean, folded_words, is_unspaced
 from clipsearch.ranking import IMAGE, MIXED, TEXT, Part
 from clipsearch.vectors import Matrix, Vector, unit_rows, unit_vector
 
@@ -37,30 +36,49 @@ class Said:
 
 
 def said(text: str, names: Sequence[str]) -> Said:
-    """Finds whole names as they are spelt, capitals and all; without any, the text is the rest."""
-    composed = unicodedata.normalize("NFC", text)
-    present = [name for name in sorted(names, key=len, reverse=True) if name in composed]
+    """Finds whole names as they are spelt, capitals and all; without any, the text is the rest.
+
+    Which of the world's apostrophes, hyphens and blanks were typed makes no difference.
+    """
+    typed = as_typed(text)
+    spelt = {as_typed(name): name for name in reversed(names)}
+    spelt |= {as_typed(name): name for name in names if name in text}  # of twins the one typed
+    present = [name for name in sorted(spelt, key=len, reverse=True) if name in typed]
     if not present:
         return Said(text, ())
     pattern = re.compile("|".join(map(_whole, present)))
-    found = dict.fromkeys(match[0] for match in pattern.finditer(composed))
+    found = dict.fromkeys(spelt[match[0]] for match in pattern.finditer(typed))
     if not found:
         return Said(text, ())
-    others = pattern.sub(" ", composed)
+    others = pattern.sub(" ", typed)
     if _ADDS_NOTHING.fullmatch(others.casefold()):
         return Said("", tuple(found))
-    return Said(clean(pattern.sub(PLACEHOLDER, composed)), tuple(found))
+    return Said(clean(pattern.sub(PLACEHOLDER, typed)), tuple(found))
+
+
+def known_as(name: str, names: Sequence[str]) -> str:
+    """The one of ``names`` that differs from a name in typography at most, or the name itself."""
+    if name in names:
+        return name
+    typed = as_typed(name)
+    return next((known for known in names if as_typed(known) == typed), name)
 
 
 def spelt_otherwise(text: str, names: Sequence[str]) -> list[str]:
-    """The names that a text holds but for their capitals, which were therefore not found."""
+    """The names that a text holds but for capitals, accents and punctuation: they were not found.
+
+    ``jose`` and ``annalena`` hold José and Anna-Lena.
+    """
     present = said(text, names).names
-    folded = unicodedata.normalize("NFC", text).casefold()
-    return [
-        name
-        for name in names
-        if name not in present and re.search(_whole(name.casefold()), folded) is not None
-    ]
+    missing = {name: folded_words(name).split() for name in names if name not in present}
+    words = folded_words(text).split()
+    longest = max(map(len, missing.values()), default=0) + 1
+    runs = {
+        "".join(words[start:end])
+        for start in range(len(words))
+        for end in range(start + 1, min(start + longest, len(words)) + 1)
+    }
+    return [name for name, parts in missing.items() if parts and "".join(parts) in runs]
 
 
 def _whole(name: str) -> str:

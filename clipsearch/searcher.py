@@ -23,6 +23,7 @@ from clipsearch.hits import Answered, SearchHit, with_files
 from clipsearch.library import Library, SpaceRecord
 from clipsearch.library.filtering import ALL_COLUMNS
 from clipsearch.naming import text_parts
+from clipsearch.notes import question_notes
 from clipsearch.query import Filter, Like, Query, parse
 from clipsearch.ranking import IMAGE, TEXT, GroupsOf, Part, Question, Scores
 from clipsearch.relevance import Kind, Relevance
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from clipsearch.library.facts import Mask
-
-MAX_TOP = 10_000
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class Searcher:
         item: int | None = None,
         more_like: Sequence[int] = (),
         less_like: Sequence[int] = (),
-        top: int = DEFAULT_TOP,
+        top: int | None = DEFAULT_TOP,
     ) -> list[SearchHit]:
         """Answers a query (docs/query.md), a picture, an indexed item, or their sum.
 
@@ -119,7 +118,8 @@ class Searcher:
         Several parts are added as unit vectors, by weight. An item that is searched by is left out
         of its own answer. ``more_like`` and ``less_like`` are items that answer the question, and
         that do not: they move it (clipsearch.feedback). Filters without words give the newest
-        pictures that pass, or what ``sort:`` says. ``limit:`` in the query wins over ``top``. Only
+        pictures that pass, or what ``sort:`` says. ``limit:`` in the query wins over ``top``, and
+        ``top`` None gives all. Only
         what is relevant is given, which may be nothing; ``cutoff:none`` in the query gives the
         nearest, relevant or not.
 
@@ -139,7 +139,7 @@ class Searcher:
         item: int | None = None,
         more_like: Sequence[int] = (),
         less_like: Sequence[int] = (),
-        top: int = DEFAULT_TOP,
+        top: int | None = DEFAULT_TOP,
     ) -> Answered:
         """As ``search``, and says which space the hits are of."""
         query = text if isinstance(text, Query) else parse(text or "")
@@ -147,9 +147,8 @@ class Searcher:
             raise QueryError(
                 reason="There is nothing to search for: give words, a picture, or both."
             )
-        limit = query.limit or top
-        if not 1 <= limit <= MAX_TOP:
-            raise UsageError(reason=f"top must be between 1 and {MAX_TOP:,}, not {limit}")
+        if top is not None and top < 1:
+            raise UsageError(reason=f"top must be 1 or more, not {top}")
         space = self._space()
         if space is None:
             return Answered([], None)
@@ -159,6 +158,7 @@ class Searcher:
         if item is not None:
             parts.append(Part(self._item_vector(space, item), 1.0, IMAGE))
         view = self._current_view(space)
+        limit = query.limit or top or len(view.facts.ids)
         passing = view.passing(query.filters, lambda one: self._similar(space, view, one))
         if not parts and (more_like or less_like):
             raise QueryError(
@@ -166,7 +166,7 @@ class Searcher:
             )
         likely: dict[int, float] = {}
         if not parts:
-            pairs = hits_of_filters(view, passing, query, limit, self._duplicates)
+            selected = hits_of_filters(view, passing, query, limit, self._duplicates)
         else:
             question = Question.of(parts)
             if more_like or less_like:
@@ -178,11 +178,30 @@ class Searcher:
             taught = {one for part in parts if part.weight > 0 for one in part.items}
             judged = self._judged(space, question, view, scores, left_out | taught)
             cutoff = _cutoff(query, judged)
-            pairs = hits_of_question(
+            selected = hits_of_question(
                 view, passing, query, limit, self._duplicates, scores, cutoff, left_out
             )
-            likely = judged.probabilities(pairs) if judged is not None else {}
-        return Answered(with_files(self._library, pairs, likely), space)
+            likely = judged.probabilities(selected.pairs) if judged is not None else {}
+        hits = with_files(self._library, selected.pairs, likely)
+        notes = question_notes(query, self._library.concepts.names())
+        return Answered(hits, space, max(selected.total, len(hits)), notes)
+
+    def similar(
+        self, image_or_item: Path | int, *, top: int | None = DEFAULT_TOP, everything: bool = False
+    ) -> Answered:
+        """What is like an item, or like a picture file that may or may not be indexed.
+
+        An indexed file is looked up and needs no model; it is left out of its own answer.
+        ``everything`` gives the nearest, relevant or not.
+        """
+        query = Query(cutoff="none" if everything else "auto")
+        if isinstance(image_or_item, int):
+            return self.answer(query, item=image_or_item, top=top)
+        path = image_or_item.expanduser().absolute()
+        item = self._library.item_at(path)
+        if item is not None and self.holds(item):
+            return self.answer(query, item=item, top=top)
+        return self.answer(query, image=path, top=top)
 
     def holds(self, item: int) -> bool:
         """True if the searched space has a vector of this item."""
@@ -352,7 +371,7 @@ def search(
     image: Path | Image.Image | None = None,
     more_like: Sequence[int] = (),
     less_like: Sequence[int] = (),
-    top: int = DEFAULT_TOP,
+    top: int | None = DEFAULT_TOP,
     encoder: Encoder | None = None,
     settings: Settings | None = None,
     space_id: str | None = None,
@@ -369,26 +388,15 @@ def similar(
     library: Library,
     image_or_item: Path | int,
     *,
-    top: int = DEFAULT_TOP,
+    top: int | None = DEFAULT_TOP,
     everything: bool = False,
     encoder: Encoder | None = None,
     settings: Settings | None = None,
     space_id: str | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> list[SearchHit]:
-    """Finds pictures like an item, or like a picture file that may or may not be indexed.
-
-    An indexed file is looked up and needs no model; it is left out of its own answer.
-    ``everything`` gives the nearest, relevant or not.
-    """
+    """Finds pictures like an item or a picture file, as ``Searcher.similar`` does."""
     searcher = Searcher(
         library, settings=settings, encoder=encoder, space_id=space_id, notify=notify
     )
-    query = Query(cutoff="none" if everything else "auto")
-    if isinstance(image_or_item, int):
-        return searcher.search(query, item=image_or_item, top=top)
-    path = image_or_item.expanduser().absolute()
-    item = library.item_at(path)
-    if item is not None and searcher.holds(item):
-        return searcher.search(query, item=item, top=top)
-    return searcher.search(query, image=path, top=top)
+    return searcher.similar(image_or_item, top=top, everything=everything).hits

@@ -26,6 +26,17 @@ Pairs = list[tuple[int, float | None]]  # items and their scores
 
 
 @dataclass(frozen=True)
+class Selected:
+    """The answers that are wanted, best first, and how many there are in all.
+
+    Where near copies are shown once, ``total`` may count those of pictures that are not given.
+    """
+
+    pairs: Pairs
+    total: int
+
+
+@dataclass(frozen=True)
 class View:
     """A library at one moment: its vectors, its facts, and which belongs to which.
 
@@ -86,7 +97,7 @@ def hits_of_question(
     scores: Scores,
     cutoff: float | Scores | None,
     left_out: Collection[int | None],
-) -> Pairs:
+) -> Selected:
     """The best items with their scores, (n,) of all rows of the index.
 
     ``cutoff`` is the least score of a hit, one for all or (n,) of each row.
@@ -103,6 +114,7 @@ def hits_of_question(
     if unwanted:
         kept = ~np.isin(view.facts.ids[places], unwanted)
         places, of_places = places[kept], of_places[kept]
+    total = len(places)
     is_ordered = query.order in ("", "score")
     needs_all = query.distinct or (cutoff is not None and not is_ordered)
     best = best_first(of_places, None if needs_all else limit)
@@ -115,19 +127,21 @@ def hits_of_question(
     if not is_ordered and cutoff is None:
         order = _ordered(view.facts, places, query.order)
         places, of_places = places[order], of_places[order]
-    return list(zip(view.facts.ids[places].tolist(), of_places.tolist(), strict=True))
+    pairs: Pairs = list(zip(view.facts.ids[places].tolist(), of_places.tolist(), strict=True))
+    return Selected(pairs, total)
 
 
 def hits_of_filters(
     view: View, passes: Mask, query: Query, limit: int, duplicates: GroupsOf | None
-) -> Pairs:
+) -> Selected:
     """What passes, the newest first if the query says nothing else; of a video its first moment."""
     places = np.flatnonzero(passes)
     places = places[first_of_groups(view.facts.rows[places], len(places))]
     order = query.order if query.order not in ("", "score") else "-date"
     places = places[_ordered(view.facts, places, order)]
     chosen = _distinct(view, places, limit, duplicates) if query.distinct else slice(limit)
-    return [(item, None) for item in view.facts.ids[places[chosen]].tolist()]
+    pairs: Pairs = [(item, None) for item in view.facts.ids[places[chosen]].tolist()]
+    return Selected(pairs, len(places))
 
 
 def _distinct(view: View, places: Places, limit: int, duplicates: GroupsOf | None) -> Places:

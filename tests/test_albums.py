@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from clipsearch.album_files import MANIFEST, export_album, refresh_exports
 from clipsearch.cli import main
-from clipsearch.config import resolve
+from clipsearch.config import DEFAULT_TOP, resolve
 from clipsearch.errors import NotInLibraryError, QueryError, UsageError
 from clipsearch.library import FileRecord, Library
 from clipsearch.searcher import Searcher
+from indexer.pipeline import index_library
 
 
 @pytest.fixture
@@ -82,6 +84,97 @@ def test_what_is_not_ours_is_never_overwritten_or_removed(
             export_album(library, searcher, "PNG", taken)
     assert (full / "a.jpg").read_text() == "mine"
     assert not (root.path / "inside the photos").exists()
+
+
+@pytest.mark.parametrize("place", ["album", "album.m3u8"])
+def test_an_export_never_takes_the_place_of_another_album(
+    library: Library, searcher: Searcher, tmp_path: Path, place: str
+) -> None:
+    taken = tmp_path / place
+    export_album(library, searcher, "PNG", taken)
+    before = read_export(taken)
+    library.albums.save("Cats", "name:cat")
+    (tmp_path / "link").symlink_to(taken)
+    for spelling in (taken, tmp_path / "." / place, tmp_path / "link"):
+        with pytest.raises(UsageError, match="holds the album 'PNG'"):
+            export_album(library, searcher, "Cats", spelling)
+    library.albums.leave(taken)
+    with pytest.raises(UsageError, match="'PNG'"):  # what lies there says so itself
+        export_album(library, searcher, "Cats", taken)
+    assert read_export(taken) == before
+    export_album(library, searcher, "PNG", taken)
+    assert [export.album.name for export in library.albums.exports()] == ["PNG"]
+
+
+@pytest.mark.parametrize("place", ["album", "album.m3u8"])
+def test_an_album_of_another_library_is_another_album(
+    library: Library, searcher: Searcher, tmp_path: Path, place: str
+) -> None:
+    taken = tmp_path / place
+    export_album(library, searcher, "PNG", taken)
+    before = read_export(taken)
+    moved = library.path.with_name("moved.clipsearch")
+    shutil.copytree(library.path, moved)
+    with Library.open(moved) as other:
+        with pytest.raises(UsageError, match="of another library"):
+            export_album(other, Searcher(other), "PNG", taken)
+        assert read_export(taken) == before
+        library.close()
+        shutil.rmtree(library.path)  # the copy is the library now: it was moved
+        export_album(other, Searcher(other), "PNG", taken)
+
+
+def read_export(place: Path) -> object:
+    return links_in(place) if place.is_dir() else place.read_text()
+
+
+def test_an_album_is_whole_however_long(
+    library: Library, searcher: Searcher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library.albums.save("All", "type:picture")
+    total = library.counts().items
+    assert total > DEFAULT_TOP
+    assert export_album(library, searcher, "All", tmp_path / "all").pictures == total
+    command = ["albums", "show", "All", "--library", str(library.path)]
+    assert main([*command, "--paths"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == total
+    assert main([*command, "--top", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    table = tmp_path / "all.csv"
+    assert main(["export", "type:picture", "--to", str(table), *command[3:]]) == 0
+    assert len(table.read_text().splitlines()) == total + 1
+
+
+def test_a_path_that_an_export_cannot_hold_is_told(
+    library: Library, searcher: Searcher, tmp_path: Path
+) -> None:
+    (root,) = library.roots()
+    old, new = root.path / "cat.png", root.path / "a\ncat.png"
+    shutil.copy(old, new)
+    index_library(library, settings=resolve({"library": library.path}))
+    library.albums.save("Cat", "name:cat")
+    (item,) = [hit.item for hit in searcher.search("name:cat")]
+    with library.writer() as writer:
+        writer.forget(old)
+    told: list[str] = []
+    written = export_album(library, searcher, "Cat", tmp_path / "cat.m3u8", told.append)
+    assert library.paths([item])[item] == [new]
+    assert (written.pictures, written.left_out) == (0, (new,))
+    assert len(told) == 1
+    assert "line break" in told[0]
+
+
+def test_an_export_is_left_as_it_is_and_kept_current_no_longer(
+    library: Library, searcher: Searcher, tmp_path: Path
+) -> None:
+    folder = tmp_path / "album"
+    export_album(library, searcher, "PNG", folder)
+    place = ["--library", str(library.path)]
+    assert main(["albums", "leave", "PNG", "--to", str(folder), *place]) == 0
+    assert library.albums.exports() == []
+    assert links_in(folder) == pngs(library)
+    code = main(["albums", "leave", "PNG", "--to", str(folder), *place])
+    assert code == NotInLibraryError.exit_code
 
 
 def test_links_that_share_a_name_are_told_apart(

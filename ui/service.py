@@ -21,6 +21,7 @@ from clipsearch.errors import (
     ImageUnreadableError,
     NotInLibraryError,
     QueryError,
+    UsageError,
 )
 from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, make_thumbnail
 from clipsearch.library import Counts, ItemRecord, Library, camera_name
@@ -31,6 +32,7 @@ from clipsearch.tagging.vocabulary import BUILT_IN
 from indexer.picture_reading import PictureReader
 from ui.models import ModelReader, Models
 
+MAX_TOP = 10_000  # answers at once
 VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
 _VIEW_QUALITY = 88
 _DROPPED = "The dropped picture"
@@ -84,6 +86,8 @@ class Answer:
     elapsed_s: float
     understood: tuple[str, ...] = ()  # the query's parts, as clipsearch writes them
     is_cut: bool = False  # what is not relevant was kept back
+    total: int = 0  # how many answers there are, of which ``found`` are the first
+    notes: tuple[str, ...] = ()  # how the question was read, where it could be read otherwise
 
 
 @dataclass(frozen=True)
@@ -196,8 +200,11 @@ class Service:
 
         ``with_answers`` moves the question by the thumbs that were given to these words. A query
         may name items but no files. ``everything`` gives the nearest, also where nothing is
-        relevant. Raises what ``Searcher.search`` raises; QueryError when nothing was asked for.
+        relevant. Raises what ``Searcher.search`` raises, UsageError for a ``top`` out of bounds;
+        QueryError when nothing was asked for.
         """
+        if not 1 <= top <= MAX_TOP:
+            raise UsageError(reason=f"top must be between 1 and {MAX_TOP:,}, not {top}")
         started = time.perf_counter()
         query = parse(words)
         given = self._library.opinions.answers(words.strip()) if with_answers else []
@@ -230,7 +237,9 @@ class Service:
         has_meaning = bool(query.terms) or picture is not None or item is not None
         is_cut = has_meaning and query.cutoff == "auto" and not everything
         model = answered.space.address if answered.space is not None else ""
-        return Answer(found, model, elapsed_s, tuple(print_pieces(query)), is_cut)
+        pieces = tuple(print_pieces(query))
+        total, notes = answered.total, answered.notes
+        return Answer(found, model, elapsed_s, pieces, is_cut, total, notes)
 
     def judge(self, words: str, item: int, *, relevant: bool) -> None:
         """Keeps a thumb up or down for an answer to these words; the same again takes it back.

@@ -208,7 +208,7 @@ def _near(facts: Facts, near: Near) -> Mask:
         found, suggestions = find_place(near.place)
         if found is None:
             raise _unknown_place(near.place, suggestions)
-        latitude, longitude = found
+        latitude, longitude = found.position
     else:
         latitude, longitude = near.place
     north, east = np.radians(facts.numbers("latitude")), np.radians(facts.numbers("longitude"))
@@ -223,7 +223,7 @@ def _near(facts: Facts, near: Near) -> Mask:
 
 
 def _unknown_place(name: str, suggestions: Sequence[str]) -> QueryError:
-    meant = f" Did you mean {' or '.join(suggestions)}?" if suggestions else ""
+    meant = f" Did you mean {' or '.join(map(repr, suggestions))}?" if suggestions else ""
     written = f"near:{name}"
     return mistake(
         written,

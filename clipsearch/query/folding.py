@@ -14,6 +14,23 @@ _GAPS = re.compile(r"[\W_]+")
 # Scripts that put no blanks between words: each of their characters counts as a word.
 _UNSPACED = re.compile("([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff])")
 _NO_TEXT = ("Cc", "Cs")  # control characters, halves of surrogate pairs
+# What phones, word processors and web pages put in place of what a keyboard has.
+DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
+_APOSTROPHES = "'\u2018\u2019\u201b\u02bc\u02b9\u2032\u00b4`\uff07"
+_BLANKS = "\u00a0\u2007\u2009\u202f\u3000"
+_AS_TYPED = str.maketrans(
+    {
+        **dict.fromkeys(DASHES, "-"),
+        **dict.fromkeys(_APOSTROPHES, "'"),
+        **dict.fromkeys(_BLANKS, " "),
+        "\u00ad": "",  # a soft hyphen, seen only where a line ends
+        "\u200b": "",
+        "\ufeff": "",
+    }
+)
+_NUMBER_SIGNS = str.maketrans(
+    {**dict.fromkeys(DASHES, "-"), "\u2265": ">=", "\u2264": "<=", "\u2026": ".."}
+)
 
 
 def clean(text: str) -> str:
@@ -21,6 +38,16 @@ def clean(text: str) -> str:
     if not text.isprintable():
         text = "".join(" " if unicodedata.category(c) in _NO_TEXT else c for c in text)
     return _SPACE.sub(" ", text).strip()
+
+
+def as_typed(text: str) -> str:
+    """Text composed (NFC), with the apostrophes, hyphens and blanks that a keyboard has."""
+    return unicodedata.normalize("NFC", text).translate(_AS_TYPED)
+
+
+def as_number(text: str) -> str:
+    """Numbers with the signs that a keyboard has: >= in two characters, - for a minus."""
+    return text.translate(_NUMBER_SIGNS)
 
 
 def fold(text: str) -> str:

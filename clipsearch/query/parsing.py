@@ -6,19 +6,20 @@ import re
 import string
 from dataclasses import dataclass, field, replace
 
-from clipsearch.query.fields import FIELDS, OPTIONS, TERMS
-from clipsearch.query.folding import clean
+from clipsearch.query.fields import FIELDS, OPTIONS, TERMS, Kind
+from clipsearch.query.folding import DASHES, clean
 from clipsearch.query.mistakes import mistake
 from clipsearch.query.terms import LARGEST_WEIGHT, SMALLEST_WEIGHT, Filter, Query, Term
-from clipsearch.query.values import Piece, read_filter, read_option, read_picture
+from clipsearch.query.values import Piece, number_notes, read_filter, read_option, read_picture
 
 MAX_CHARACTERS = 20_000
 
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?|\.\d+):(?=[^\s\d/.,;:)])")
-_NAME = re.compile(r"([A-Za-z][A-Za-z_-]*):(?!//)")
+_COMMA_WEIGHT = re.compile(r"(\d+),(\d+):(?=[^\s\d/.,;:)])")
+_NAME = re.compile(r"([A-Za-z][A-Za-z_-]*)[:\uff1a](?!//)")
 _WORD = re.compile(r"\S+")
 CLOSING = {'"': '"', "“": "”", "„": "“”"}
-_NOT_AFTER_A_SIGN = frozenset(string.punctuation) - set('".#')
+_NOT_AFTER_A_SIGN = (frozenset(string.punctuation) | set(DASHES)) - set('".#')
 _TERMS = frozenset(entry.name for entry in TERMS)
 _OPTIONS = frozenset(entry.name for entry in OPTIONS)
 _LONGEST_NAME = 24  # characters; what is longer is no misspelt field
@@ -45,6 +46,7 @@ class _Parser:
     plain_place: int | None = None  # where among the terms the plain words stand
     query: Query = field(default_factory=Query)
     filters: list[Filter] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def parse(self) -> Query:
         while found := _WORD.search(self.text, self.at):
@@ -53,11 +55,20 @@ class _Parser:
         words = clean(" ".join(self.plain))
         if words and self.plain_place is not None:
             self.terms.insert(self.plain_place, Term("text", words))
-        return replace(self.query, terms=tuple(self.terms), filters=tuple(self.filters))
+        return replace(
+            self.query,
+            terms=tuple(self.terms),
+            filters=tuple(self.filters),
+            notes=tuple(dict.fromkeys(self.notes)),
+        )
 
     def _token(self) -> None:
         start = self.at
         sign = self._sign()
+        if comma := _COMMA_WEIGHT.match(self.text, self.at):
+            written = f"{comma[1]}.{comma[2]}:"
+            message = f"A weight has a point, as in {written} ; words are literal in quotes."
+            raise mistake(self.text, comma.start(), comma.end(), message)
         weight = _WEIGHT.match(self.text, self.at)
         if weight is not None:
             self.at = weight.end()
@@ -72,6 +83,8 @@ class _Parser:
 
     def _sign(self) -> str:
         sign, after = self.text[self.at], self.text[self.at + 1 : self.at + 2]
+        if sign in DASHES:
+            sign = "-"
         if sign not in "+-" or not after.strip() or after in _NOT_AFTER_A_SIGN:
             return ""
         self.at += 1
@@ -184,6 +197,8 @@ class _Parser:
         if entry.name not in _OPTIONS:
             values = read_filter(self.text, entry, pieces)
             self.filters.append(Filter(entry.name, values, negated=sign == "-"))
+            if entry.kind is Kind.NUMBER:
+                self.notes += number_notes(entry, pieces, self.text[self.at :])
             return
         if sign:
             raise mistake(

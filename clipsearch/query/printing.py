@@ -38,8 +38,31 @@ def print_pieces(query: Query) -> list[str]:
 
 def print_filter(one: Filter) -> str:
     """One filter."""
-    values = ",".join(_value(one.field, value) for value in one.values)
+    values = ",".join(_numbers(one.field, one.values) or _values(one.field, one.values))
     return f"{'-' if one.negated else ''}{one.field}:{values}"
+
+
+def _values(name: str, values: tuple[Value, ...]) -> list[str]:
+    return [_value(name, value) for value in values]
+
+
+def _numbers(name: str, values: tuple[Value, ...]) -> list[str]:
+    """A list of numbers, all with a sign and all with a unit if any has one; else nothing."""
+    spans = [value for value in values if isinstance(value, Span)]
+    if len(spans) < 2 or len(spans) < len(values):
+        return []
+    written = _values(name, values)
+    if any(span.low != span.high for span in spans):
+        written = [
+            f"={text}" if span.low == span.high else text
+            for span, text in zip(spans, written, strict=True)
+        ]
+    has_unit = [text[-1].isalpha() for text in written]
+    if "mb" in FIELDS[name].units and any(has_unit) and not all(has_unit):
+        written = [
+            text if unit else f"{text}B" for text, unit in zip(written, has_unit, strict=True)
+        ]
+    return written
 
 
 def _plain(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clipsearch.query.folding import clean
 
@@ -80,6 +80,8 @@ class Query:
 
     ``cutoff`` is "auto", "none", or the least score. ``distinct`` shows only the best of pictures
     that are nearly the same. An empty ``order`` means by score, or without terms the newest first.
+    ``notes`` say how what was written could also have been meant; two queries that differ in them
+    alone are equal.
     """
 
     terms: tuple[Term, ...] = ()
@@ -88,6 +90,7 @@ class Query:
     limit: int | None = None
     cutoff: float | str = AUTO
     distinct: bool = False
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def is_empty(self) -> bool:

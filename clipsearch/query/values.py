@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NoReturn
 
 from clipsearch.query.fields import Field, Kind
-from clipsearch.query.folding import clean, folded_words
+from clipsearch.query.folding import as_number, clean, folded_words
 from clipsearch.query.mistakes import mistake
 from clipsearch.query.terms import Like, Near, Period, Query, Span, Value
 
@@ -26,6 +26,12 @@ _DATE = re.compile(
 _SIMILAR = re.compile(rf"(.*?)(>=|<=|>|<)({_NUMBER})", re.DOTALL)
 _DISTANCE = re.compile(r"(\d+\.?\d*|\.\d+)(km|m)")
 _FARTHEST_KM = 20_050  # half way around
+_MARKED = re.compile(r"[<>=]|\.\.")  # a number that is compared, or the end of a span
+_UNIT = re.compile(r"\d[a-z]+$|^f/")
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+")
+_WITH_DECIMALS = frozenset({"aperture", "exposure", "duration", "megapixels", "size"})
+# Whose values nobody gives to the thousandth, so that 1.600 is as likely to be 1600.
+_IN_THOUSANDS = frozenset({"iso", "width", "height", "altitude", "size", "focal"})
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,61 @@ def read_filter(text: str, entry: Field, pieces: list[Piece]) -> tuple[Value, ..
     for piece in pieces:
         if not piece.whole.strip():
             _wrong(text, piece, f"A value is missing; lists have no blanks: {entry.name}:one,two.")
+    if entry.kind is Kind.NUMBER:
+        _refuse_decimal_commas(text, entry, pieces)
     values = tuple(read(text, entry, piece) for piece in pieces)
     if len(values) > 1 and entry.kind is Kind.DATE:
         _wrong(text, pieces[1], f"{entry.name}: takes one date.")
     return tuple(dict.fromkeys(values))
+
+
+def number_notes(entry: Field, pieces: list[Piece], after: str) -> tuple[str, ...]:
+    """How a number may have been meant that reads as a list, or whose thousands stand apart.
+
+    ``after`` is what follows the value in the query.
+    """
+    given = [piece.whole.strip() for piece in pieces]
+    if len(given) == 2 and all(re.fullmatch(r"\d{1,3}", part) for part in given):
+        first, second = given
+        meant = ""
+        if first == "0" or (len(second) < 3 and entry.name in _WITH_DECIMALS):
+            meant = f"{first}.{second}"
+        elif len(first) < 3 and len(second) == 3:
+            meant = f"{first}{second}"
+        if meant:
+            return (
+                f"{entry.name}:{first},{second} was read as {first} or {second}; if it is one "
+                f"number, write {entry.name}:{meant}",
+            )
+    last = re.search(r"(?:^|\D)(\d{1,3})$", given[-1])
+    follows = re.match(r"\s(\d{3})(?!\S)", after)
+    if last and follows:
+        return (
+            f"'{follows[1]}' was read as a word to look for; for "
+            f"{int(last[1] + follows[1]):,} write {entry.name}:{given[-1]}{follows[1]}",
+        )
+    return ()
+
+
+def _refuse_decimal_commas(text: str, entry: Field, pieces: list[Piece]) -> None:
+    """QueryError for a list like ``<=2,8`` or ``2,5MB``: it may be a list, or one number."""
+    given = [as_number(piece.whole.strip().casefold()) for piece in pieces]
+    marked = [_MARKED.search(part) is not None for part in given]
+    units = [_UNIT.search(part) is not None for part in given]
+    if len(set(marked)) == len(set(units)) == 1:
+        return
+    as_one = entry.example
+    if len(given) == 2 and ".." not in "".join(given):
+        mark = "" if re.match(r"\d{3}(?!\d)", given[1]) else "."
+        as_one = f"{entry.name}:{mark.join(piece.whole.strip() for piece in pieces)}"
+    whole = Piece(None, text[pieces[0].start : pieces[-1].end], pieces[0].start, pieces[-1].end)
+    _wrong(
+        text,
+        whole,
+        f"{entry.name}: here a comma means or. If this is one number, write it with a point for "
+        f"its decimals and nothing between its thousands, such as {as_one}; if these are "
+        "several, give each its own sign and unit.",
+    )
 
 
 def read_picture(text: str, entry: Field, pieces: list[Piece]) -> str | int:
@@ -71,7 +128,7 @@ def read_option(text: str, entry: Field, pieces: list[Piece], query: Query) -> Q
     if len(pieces) > 1:
         _wrong(text, pieces[1], f"{entry.name}: takes one value, such as {entry.example}.")
     piece = pieces[0]
-    given = piece.whole.strip().casefold()
+    given = as_number(piece.whole.strip().casefold())
     if entry.kind is Kind.COUNT:
         if not re.fullmatch(r"[0-9]{1,9}", given) or not 1 <= int(given) <= MAX_LIMIT:
             _wrong(text, piece, f"{entry.name}: is a number from 1 to {MAX_LIMIT:,}.")
@@ -124,7 +181,7 @@ def _choice(text: str, entry: Field, piece: Piece) -> str:
 
 
 def _number(text: str, entry: Field, piece: Piece) -> Span:
-    given = piece.whole.strip().casefold()
+    given = as_number(piece.whole.strip().casefold())
     low, dots, high = given.partition("..")
     if dots:
         span = (_amount(text, entry, piece, low), _amount(text, entry, piece, high))
@@ -146,6 +203,8 @@ def _amount(text: str, entry: Field, piece: Piece, given: str) -> float:
     if entry.name == "aperture":
         given = given.removeprefix("f/")
     matched = _AMOUNT.fullmatch(given)
+    if matched and matched["number"] and entry.name in _IN_THOUSANDS:
+        _refuse_thousands(text, entry, piece, matched["number"])
     if matched is None or (matched["under"] is not None and not int(matched["under"])):
         _wrong(text, piece, f"{entry.name}: is {entry.kind.value}, such as {entry.example}.")
     factor = entry.units.get(matched["unit"], 1.0 if not matched["unit"] else None)
@@ -160,6 +219,14 @@ def _amount(text: str, entry: Field, piece: Piece, given: str) -> float:
         _wrong(text, piece, f"{entry.name}: is too large a number.")
     # Exposures are kept to six digits: 1/60 must find what a camera wrote as 10/600.
     return float(f"{number:.6g}") if entry.name == "exposure" else number
+
+
+def _refuse_thousands(text: str, entry: Field, piece: Piece, number: str) -> None:
+    """QueryError for ``iso:1.600``, which is 1600 in half of the world."""
+    if _THOUSANDS.fullmatch(number):
+        whole = number.replace(".", "")
+        other = "" if number.count(".") > 1 else f", or {float(number):g} if you mean that"
+        _wrong(text, piece, f"{entry.name}: write {whole} without marks{other}.")
 
 
 def _date(text: str, entry: Field, piece: Piece) -> str:
@@ -182,7 +249,7 @@ def _day(text: str, entry: Field, piece: Piece, given: str) -> str:
 
 
 def _period(text: str, entry: Field, piece: Piece) -> Period:
-    first, dots, last = piece.whole.partition("..")
+    first, dots, last = piece.whole.replace("\u2026", "..").partition("..")
     start = _day(text, entry, piece, first)
     end = _day(text, entry, piece, last) if dots else start
     if end[: len(start)] < start[: len(end)]:
@@ -199,9 +266,10 @@ def _near(text: str, pieces: list[Piece]) -> Near:
         if not 0 < radius_km <= _FARTHEST_KM:
             _wrong(text, pieces[-1], f"A distance is more than 0, at most {_FARTHEST_KM:,} km.")
         parts.pop()
-    coordinates = [re.fullmatch(_NUMBER, part) is not None for part in parts]
+    numbers = [as_number(part) for part in parts]
+    coordinates = [re.fullmatch(_NUMBER, number) is not None for number in numbers]
     if coordinates == [True, True]:
-        latitude, longitude = map(float, parts)
+        latitude, longitude = map(float, numbers)
         if abs(latitude) > 90 or abs(longitude) > 180:
             _wrong(text, pieces[0], "Latitudes go from -90 to 90, longitudes from -180 to 180.")
         return Near((latitude, longitude), radius_km)
