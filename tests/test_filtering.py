@@ -252,7 +252,7 @@ def compare(value: float | None, condition: str) -> bool:
     ):
         if condition.startswith(sign):
             return bool(holds(value, float(condition.removeprefix(sign))))
-    return value == float(condition)
+    return value == float(condition.removeprefix("="))
 
 
 NUMERIC = {
@@ -406,8 +406,9 @@ def conditions(draw: st.DrawFn) -> tuple[str, tuple[str, ...], bool]:
                 max_size=2,
             )
         )
-        if len(values) == 2 and any(value[0].isdigit() for value in values):
-            values = [f"={value}" if value[0].isdigit() else value for value in values]
+        marked = [not value[0].isdigit() or ".." in value for value in values]
+        if any(marked):  # in a list of numbers either all have a sign or none has
+            values = [v if m else f"={v}" for v, m in zip(values, marked, strict=True)]
     else:
         most = 1 if name in ("after", "before", "near") else 2
         values = draw(st.lists(st.sampled_from(WORDS[name]), min_size=1, max_size=most))
@@ -588,7 +589,7 @@ def test_an_answer_says_which_city_a_shared_name_was_taken_for() -> None:
 def test_an_answer_counts_all_of_which_it_gives_the_first() -> None:
     _, searcher, shots = made(0)
     everything = searcher.answer("type:picture,video", top=None)
-    assert everything.total == len(everything.hits) == sum(shot.present for shot in shots) > 3
+    assert everything.total == len(everything.hits) == sum(bool(shot.present) for shot in shots) > 3
     first = searcher.answer("type:picture,video", top=3)
     assert (len(first.hits), first.total) == (3, everything.total)
     assert first.hits == everything.hits[:3]
