@@ -34,6 +34,7 @@ class Written:
     pictures: int
     added: int
     removed: int
+    unlisted: int = 0  # pictures that a playlist cannot name: a line break in their path
 
 
 def album_hits(searcher: Searcher, album: Album, top: int = MAX_TOP) -> list[SearchHit]:
@@ -129,7 +130,9 @@ def _write_playlist(album: Album, destination: Path, paths: list[Path]) -> Writt
     if before != [*lines, *written]:
         _replace(destination, "".join(f"{line}\n" for line in [*lines, *written]))
     old = {line for line in before or () if not line.startswith("#")}
-    return Written(destination, len(written), len(set(written) - old), len(old - set(written)))
+    added, removed = set(written) - old, old - set(written)
+    unlisted = len(paths) - len(written)
+    return Written(destination, len(written), len(added), len(removed), unlisted)
 
 
 def _lines_of(path: Path) -> list[str] | None:

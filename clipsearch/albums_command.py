@@ -132,6 +132,11 @@ def _export(library: Library, settings: Settings, arguments: Namespace) -> None:
             f"{written.destination}: {written.pictures:,} pictures, {written.added:,} added, "
             f"{written.removed:,} removed"
         )
+        if written.unlisted:
+            say(
+                f"{written.unlisted:,} are not in it: a playlist cannot name a path with a line "
+                "break. Rename them, or export to a folder of links."
+            )
 
 
 albums = Command(_configure, _run, words_last)
