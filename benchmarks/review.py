@@ -125,6 +125,9 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--vectors", type=Path, help="keeps what was encoded from run to run")
     arguments = parser.parse_args()
+    if not (arguments.data / "dev" / "dev.parquet").is_file():
+        print(f"not measured, there is no {arguments.data / 'dev' / 'dev.parquet'}")
+        return
     encoder = load_encoder("embedded")
     with tempfile.TemporaryDirectory() as folder:
         sets = list(libraries(arguments.data, encoder, Path(folder), arguments.vectors))
@@ -150,6 +153,8 @@ def choose(tags: list[tuple[Labelled, str]], encoder: Encoder) -> None:
     print(
         f"{len(tags)} tags; most likely log odds at the cut-off, {near.sum()} answers: {best:.2f}"
     )
+    half = np.mean([f1_as_given(one, name) for one, name in tags]) / 2
+    print(f"log odds of half of the mean F1, {2 * half:.3f}: {np.log(half / (1 - half)):.2f}")
     for width in WIDTHS:
         learning.PRIOR_WIDTH = width
         print(f"\nprior of width {width}, log odds at the cut-off {learning.AT_CUTOFF}")

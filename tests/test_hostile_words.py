@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from docs_blocks import clipsearch
 from once import made_once
@@ -26,6 +27,7 @@ from serving import Served, running_server
 
 from clipsearch.hits import SearchHit
 from clipsearch.library import Library
+from clipsearch.meaning_map import MeaningMap, Region, write_map
 from clipsearch.sheet import write_sheet
 
 HARM = "window.harmed=1;document.title='harmed';alert(1)"
@@ -177,13 +179,16 @@ class Elements(HTMLParser):
 
 
 def test_the_map_is_the_page_that_it_was_meant_to_be(library: Path, tmp_path: Path) -> None:
-    done = clipsearch(["map", "--to", "map.html"])
-    assert done.code == 0, done.err
+    with Library.open(library) as opened:
+        items = opened.present_items().tolist()
+        regions = [Region(words, np.array([at])) for at, words in enumerate([*WORDS, *TAGS])]
+        laid_out = MeaningMap(items, np.zeros((len(items), 2)), regions, len(items))
+        write_map(opened, laid_out, tmp_path / "map.html", title=WORDS[2])
     html = (tmp_path / "map.html").read_text("utf-8")
     Elements(html).require_harmless(scripts=1)
     data = json.loads(html.split("const data = ", 1)[1].split(";\n", 1)[0])
-    names = {Path(path).name for path in data["paths"]}
-    assert set(FILES[:-1]) <= names
+    assert set(FILES[:-1]) <= {Path(path).name for path in data["names"]}
+    assert [region["name"] for region in data["regions"]] == [*WORDS, *TAGS]
 
 
 def test_evaluate_and_train_write_reports_of_words_alone(library: Path, tmp_path: Path) -> None:

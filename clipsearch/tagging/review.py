@@ -16,6 +16,7 @@ from clipsearch.errors import NotInLibraryError, TaggingError
 from clipsearch.library import Library
 from clipsearch.library.tag_writing import TagWriter
 from clipsearch.tagging.learning import fitting_probability, learned_cutoff
+from clipsearch.tagging.reporting import tag_command
 from clipsearch.tagging.run import load_tagger
 from clipsearch.tagging.vocabulary import BUILT_IN
 from clipsearch.vectors import Ids
@@ -66,7 +67,7 @@ def open_review(
         if named is None:
             raise TaggingError(
                 reason=f"The library was never tagged by a vocabulary '{vocabulary}', but by "
-                f"{', '.join(known)}. Use it first: clipsearch tag --vocabulary {vocabulary}"
+                f"{', '.join(known)}. Use it first: {tag_command(vocabulary)}"
             )
         return opened(named)
     space = library.active_space()

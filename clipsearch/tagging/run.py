@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from clipsearch.relevance import Scale, neutral_texts
 from clipsearch.tagging.assigning import TOP_TAGS, Cutoffs, Row, Tagger, calibrate
 from clipsearch.tagging.learning import AT_CUTOFF, PRIOR_WIDTH, learned_cutoff
 from clipsearch.tagging.prototypes import Progress, Prototypes
+from clipsearch.tagging.reporting import Counted, TagReport, tag_command
 from clipsearch.tagging.templates import Templates, read_templates, templates_of, wordings
 from clipsearch.tagging.vocabulary import (
     BUILT_IN,
@@ -37,26 +37,6 @@ from clipsearch.vectors import Ids, Matrix
 MAX_TOP_TAGS = 100
 _BLOCK = 4096  # items at once: their scores take _BLOCK x tags x 4 bytes
 _GROWN = 1.25  # a library this much larger than when its cut-offs were made gets new ones
-
-
-@dataclass(frozen=True)
-class TagReport:
-    """What a run did, or in a dry run would do."""
-
-    vocabulary: str
-    concepts: int
-    items: int  # pictures and moments that were looked at
-    known: int  # that had been looked at before, and were left out
-    tags: int  # given, implied ones included
-    untagged: int  # items that got none
-    seconds: float
-    dry_run: bool
-    interrupted: bool = False
-    most: dict[str, int] = field(default_factory=dict)  # the most frequent tags
-
-    @property
-    def tags_per_item(self) -> float:
-        return self.tags / self.items if self.items else 0.0
 
 
 def tag(
@@ -145,10 +125,9 @@ def load_tagger(
     """
     state, space = library.tags.state(name), library.active_space()
     if state is None or space is None or state["space"] != space.id:
-        command = "clipsearch tag" + ("" if name == BUILT_IN else f" --vocabulary {name}.txt")
         raise TaggingError(
             reason=f"The pictures have no tags of the vocabulary '{name}' by the model that the "
-            f"library uses now. Make them first: {command}"
+            f"library uses now. Make them first: {tag_command(name)}"
         )
     run = _run_of(library, name, state, space, settings, encoder, notify, None)
     if len(state["cutoffs"]) != run.concepts:
@@ -291,7 +270,7 @@ class _Run:
             }
             is_calibrated = True
         state["used_at"] = used_at or before
-        counted = _Counted()
+        counted = Counted()
         known = count - self._library.tags.embedded_after(self._space.id, state["last_item"])
         interrupted = self._all(state, prototypes, counted, dry_run, should_stop, is_calibrated)
         return TagReport(
@@ -332,7 +311,7 @@ class _Run:
         self,
         state: dict[str, Any],
         prototypes: Matrix,
-        counted: _Counted,
+        counted: Counted,
         dry_run: bool,
         should_stop: Callable[[], bool],
         is_calibrated: bool,
@@ -404,15 +383,3 @@ class _Run:
             after = int(ids[-1])
             done += len(ids)
             self._progress(stage, done, max(done, total))
-
-
-@dataclass
-class _Counted:
-    items: int = 0
-    untagged: int = 0
-    tags: Counter[str] = field(default_factory=Counter)
-
-    def add(self, items: int, rows: list[Row]) -> None:
-        self.items += items
-        self.untagged += items - len({item for item, _, _ in rows})
-        self.tags.update(name for _, name, _ in rows)
