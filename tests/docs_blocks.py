@@ -25,6 +25,7 @@ _FENCE = re.compile(
 )
 _SHELL = ("bash", "sh", "shell", "console")
 _COMMENT = re.compile(r"(^|\s)#(\s.*)?$")
+_SUBSTITUTED = re.compile(r"\$\([^)]*\)")  # what another command would print there
 _OPERATORS = ("|", ">", "&&", ";", "&")
 
 
@@ -79,7 +80,7 @@ def fences(text: str) -> int:
 
 
 def _looks_like_shell(body: str) -> bool:
-    return bool(re.match(r"(?:[A-Z_]+=\S* )*(?:clipsearch|curl) ", body))
+    return bool(re.match(r"(?:[A-Z_]+=\S* )*(?:clipsearch|curl)\s", _SUBSTITUTED.sub("text", body)))
 
 
 def commands(body: str) -> list[str]:
@@ -91,13 +92,9 @@ def commands(body: str) -> list[str]:
 
 
 def words_of(command: str) -> list[str]:
-    """Its words and operators, as a shell splits them; what is optional, in [], is taken.
-
-    A word that was quoted is no pattern for files; its stars are kept from being one.
-    """
-    lexer = shlex.shlex(
-        re.sub(r"\[(--[^\]]*)\]", r"\1", command), posix=True, punctuation_chars="|&;<>"
-    )
+    """Its words and operators, as a shell splits them; what is optional, in [], is taken."""
+    taken = re.sub(r"\[(--[^\]]*)\]", r"\1", _SUBSTITUTED.sub("text", command))
+    lexer = shlex.shlex(taken, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split = True
     lexer.commenters = ""
     return list(lexer)

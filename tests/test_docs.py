@@ -51,6 +51,8 @@ from indexer.ignore import read_rules
 PARSED = {
     "evaluate": "one run of it is compared with the tables that docs/evaluate.md shows",
     "models use --background": "goes on by itself; test_model_change.py waits for it",
+    "carried --carry": "needs a photo that was changed in place",
+    "carried --take-back": "needs a photo that was changed in place",
     "serve": "answers until Ctrl-C; test_server.py and the curl examples here start it",
     "watch": "runs until Ctrl-C; test_watch.py starts it",
     "train": "takes a minute; test_readme.py runs the README's",
@@ -190,6 +192,9 @@ def test_a_plain_block_is_unknown_and_one_of_commands_is_run() -> None:
         (6, "", "what?\n"),
         (9, "bash", "ls |\n  wc\n"),
     ]
+    text = "```\nCLIPSEARCH_TOKEN=$(openssl rand -hex 16) clipsearch serve [--port 1]\n```\n"
+    (block,) = blocks_of("p", text)
+    assert (block.kind, clipsearch_calls(block.body)) == ("bash", [["serve", "--port", "1"]])
     assert [commands(each.body) for each in found] == [["clipsearch info"], ["what?"], ["ls | wc"]]
     with pytest.raises(AssertionError, match="--nonsense"):
         parsed(["search", "--nonsense", "x"])
@@ -480,6 +485,7 @@ def served(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def _to(served: Served, words: list[str]) -> list[str]:
     """A call of curl, sent to the server of this test with its token, failing on errors."""
     words = [re.sub(r"^http://[\w.]+:7860", served.url, word) for word in words]
+    words = [re.sub(r"(Authorization: Bearer) .*", rf"\1 {TOKEN}", word) for word in words]
     if not any("Authorization" in word for word in words):
         words += ["-H", f"Authorization: Bearer {TOKEN}"]
     return [*words, "--fail-with-body", "--silent", "--show-error"]
