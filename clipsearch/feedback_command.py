@@ -13,6 +13,8 @@ from clipsearch.commands import open_library
 from clipsearch.errors import StorageError
 from clipsearch.library import Library
 
+_FORMULAS = ("=", "+", "-", "@")  # how a cell begins that spreadsheets compute
+
 
 def _configure(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -51,7 +53,11 @@ def _run(arguments: Namespace) -> int:
 
 
 def _write_captions(library: Library, file: Path) -> int:
-    """Rows of path and caption; queries without words say nothing about a picture."""
+    """Rows of path and caption; queries without words say nothing about a picture.
+
+    Words that a spreadsheet would take for a formula have a blank before them, which ``train``
+    leaves out again: whoever may search the served library may have written them.
+    """
     from clipsearch.query import parse
 
     answers = [answer for answer in library.opinions.answers() if answer.relevant]
@@ -61,7 +67,8 @@ def _write_captions(library: Library, file: Path) -> int:
         terms = parse(answer.query).terms
         words = " ".join(str(t.value) for t in terms if t.kind == "text" and t.weight > 0)
         if words and answer.item in paths:
-            rows.append((str(paths[answer.item][0]), words))
+            is_formula = words.startswith(_FORMULAS)
+            rows.append((str(paths[answer.item][0]), f" {words}" if is_formula else words))
     try:
         with file.open("x", encoding="utf-8", errors="surrogateescape", newline="") as opened:
             writer = csv.writer(opened)

@@ -22,9 +22,9 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument("tag", nargs="?", metavar="TAG", help="ask about this tag only")
     parser.add_argument(
         "--vocabulary",
-        default="everyday",
         metavar="NAME",
-        help="the vocabulary that gave the tags (default %(default)s)",
+        help="the vocabulary that gave the tags (default: the last used; with a TAG, the last "
+        "used that has it)",
     )
     parser.add_argument(
         "--limit", type=int, default=50, metavar="N", help="how many (default %(default)s)"
@@ -37,9 +37,9 @@ def _configure(parser: ArgumentParser) -> None:
     add_json_argument(parser)
     add_library_argument(parser)
     parser.epilog = (
-        "In a terminal it asks, the least sure first; elsewhere, and with --json, it prints the\n"
-        "questions. Answers are kept, and move the tag's cut-off for all photos at once. An\n"
-        "accepted tag is yours, a rejected one never comes back."
+        "In a terminal it asks, nearest to a tag's cut-off first; elsewhere, and with --json, it\n"
+        "prints the questions. Answers are kept, and move the tag's cut-off for all photos at\n"
+        "once. An accepted tag is yours, a rejected one never comes back."
     )
 
 
@@ -47,14 +47,15 @@ def _run(arguments: Namespace) -> int:
     if not 1 <= arguments.limit <= 10_000:
         raise UsageError(reason=f"--limit must be between 1 and 10,000, not {arguments.limit}")
     library, settings = open_library(arguments)
-    from clipsearch.tagging.review import Review
+    from clipsearch.tagging.review import open_review
 
+    answers = ((name, getattr(arguments, name)) for name in ("accept", "reject", "undo"))
+    name, given = next((pair for pair in answers if pair[1] is not None), ("", None))
+    tag = arguments.tag if given is None else given[1]
     with library:
-        review = Review(library, arguments.vocabulary, settings=settings, notify=say)
-        for name in ("accept", "reject", "undo"):
-            given = getattr(arguments, name)
-            if given is not None:
-                return _answer(review, name, given, as_json=arguments.json)
+        review = open_review(library, arguments.vocabulary, tag, settings=settings, notify=say)
+        if given is not None:
+            return _answer(review, name, given, as_json=arguments.json)
         queue = review.queue(arguments.tag, arguments.limit)
         if not queue and not arguments.json:
             say("Nothing to ask.")
@@ -91,11 +92,11 @@ def _answer(review: Review, name: str, given: list[str], *, as_json: bool) -> in
 
 def _ask(review: Review, queue: list[Doubt]) -> None:
     """Asks one by one; what was answered is kept at once."""
-    say(f"Does the tag fit the picture? {_KEYS}")
+    say(f"Does the tag of '{review.vocabulary}' fit the picture? {_KEYS}")
     answered: list[int] = []  # places in the queue
     at = 0
     while at < len(queue):
-        doubt = queue[at]
+        doubt = review.current(queue[at])
         try:
             said = input(f"{doubt.path}\n  {doubt.tag} ({doubt.probability:.0%})? ").strip().lower()
         except EOFError:

@@ -19,6 +19,7 @@ _GAP = 10
 _LINE = 18
 _MAX_COLUMNS = 6
 _INK, _PALE, _PAPER = (25, 25, 30), (120, 120, 130), (255, 255, 255)
+_MAX_TITLE, _MAX_NAME = 120, 26  # characters; no more fit beside each other
 _FORMATS = {".jpg", ".jpeg", ".png", ".webp"}
 
 
@@ -38,13 +39,13 @@ def write_sheet(rows: Sequence[tuple[str, Sequence[SearchHit]]], path: Path) -> 
     bold, small = ImageFont.load_default(15), ImageFont.load_default(11)
     top = _GAP
     for (title, hits), count in zip(rows, lines, strict=True):
-        draw.text((_GAP, top), title, fill=_INK, font=bold)
+        draw.text((_GAP, top), _on_one_line(title, _MAX_TITLE), fill=_INK, font=bold)
         top += _LINE + _GAP
         for place, hit in enumerate(hits):
             left = _GAP + (place % columns) * (_CELL + _GAP)
             upper = top + (place // columns) * line_height
             _paste(sheet, draw, hit.path, left, upper)
-            name = hit.path.name if len(hit.path.name) <= 26 else hit.path.name[:25] + "…"
+            name = _on_one_line(hit.path.name, _MAX_NAME)
             draw.text((left, upper + _CELL + 2), name, fill=_INK, font=small)
             score = "" if hit.score is None else f"{hit.score:.3f}"
             draw.text((left, upper + _CELL + 16), score, fill=_PALE, font=small)
@@ -56,6 +57,12 @@ def write_sheet(rows: Sequence[tuple[str, Sequence[SearchHit]]], path: Path) -> 
         raise StorageError(
             path=path, reason=error.strerror or error, advice="choose another place for the sheet"
         ) from error
+
+
+def _on_one_line(text: str, most: int) -> str:
+    """What can be drawn of a text, without what would begin a line or steer one."""
+    drawn = "".join(c if c.isprintable() else " " for c in text[: most + 1])
+    return drawn if len(drawn) <= most else drawn[: most - 1] + "…"
 
 
 def _paste(

@@ -297,10 +297,13 @@ def test_the_command_line_from_words_to_sidecars_and_back(
     assert tags["cat"] >= 1
     assert tags["animal"] >= tags["cat"]
     assert "zeppelin" not in tags
-    queue = run("review", "cat", "--vocabulary", "mine", "--limit", "3")
+    mine_flags = ("--vocabulary", "mine")
+    queue = run("review", "cat", "--limit", "3", *mine_flags)
     assert len(queue) == 3
     other = next(d for d in queue if not d["path"].endswith("cat.png"))
-    run("review", "--vocabulary", "mine", "--reject", str(other["item"]), "cat")
+    run("review", "--reject", str(other["item"]), "cat")  # of the vocabulary that was used last
+    assert run("review", "cat", "--limit", "2") == run("review", "cat", "--limit", "2", *mine_flags)
+    run("review", "--vocabulary", "everyday", code=90)
     assert [a["accepted"] for a in run("tags", "--answers")] == [False]
     assert run("tag", "--add", "pet", photos / "cat.png")[0]["added"] == 1
     run("tag", "--add", "pet", tmp_path / "nothing.jpg", code=26)

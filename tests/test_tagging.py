@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from word_encoder import WordEncoder, add_pictures, library_of
 
 import clipsearch
@@ -16,8 +18,14 @@ from clipsearch.errors import TaggingError, UsageError
 from clipsearch.library import Batch, Library
 from clipsearch.relevance import Scale
 from clipsearch.tagging.assigning import Cutoffs, Tagger
+from clipsearch.tagging.learning import (
+    AT_CUTOFF,
+    PRIOR_WIDTH,
+    learned_cutoff,
+)
 from clipsearch.tagging.prototypes import Prototypes
-from clipsearch.tagging.review import Review
+from clipsearch.tagging.review import Review, open_review
+from clipsearch.tagging.run import tag_again
 from clipsearch.tagging.vocabulary import Vocabulary, parse_vocabulary
 from clipsearch.vectors import unit_rows
 
@@ -204,6 +212,140 @@ def test_an_answer_moves_the_cutoff_at_once_and_is_kept(
     assert library.tags.cutoffs(encoder.space.id) == {}
     assert library.tags.answers() == []
     assert "dog" in tags_by_name(library)["dog0.jpg"]
+
+
+def test_the_first_answers_move_a_cutoff_little_and_many_decide_it() -> None:
+    calibrated, slope = 0.25, 15.3
+    crowd = calibrated + np.linspace(-0.03, 0.05, 80)  # of a tag on a hundred photos, 50 above
+
+    def changed(*said: tuple[float, float]) -> int:
+        cutoff = learned_cutoff(np.array(said), slope, calibrated)
+        return int(((crowd >= cutoff) != (crowd >= calibrated)).sum())
+
+    assert changed((calibrated, -1)) <= 3  # most of what is asked there does not fit: no news
+    assert changed((calibrated, 1)) <= 8
+    rng = np.random.default_rng(5)
+    for count in range(1, 60):  # never further than so many answers could mean, whatever they say
+        said = [(calibrated + rng.normal() / slope, rng.choice([-1, 1])) for _ in range(count)]
+        moved = abs(learned_cutoff(np.array(said), slope, calibrated) - calibrated) * slope
+        assert moved <= count * PRIOR_WIDTH**2
+    every = [calibrated + n / 400 for n in range(20)]
+    assert changed(*[(score, -1) for score in every]) > 15
+    assert changed(*[(score, 1) for score in every]) > 15
+
+
+@pytest.mark.parametrize("right", [0.35, 0.3, 0.25, 0.2, 0.15])
+def test_answers_lower_no_tag_by_much_and_mend_a_cutoff_that_is_too_high(right: float) -> None:
+    """Made-up tags, whose cut-off would be ``right``; benchmarks/review.py has real ones."""
+    calibrated, slope = 0.25, 15.3
+    change: dict[int, list[float]] = {1: [], 2: [], 3: [], 5: [], 10: [], 20: []}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        score = rng.normal(0.15, 0.09, 600)
+        fits = rng.random(600) < 1 / (1 + np.exp(1 - slope * (score - right)))
+        asked = np.argsort(abs(score - calibrated))[:20]
+        for count, found in change.items():
+            said = np.stack([score, np.where(fits, 1.0, -1.0)], axis=1)[asked[:count]]
+            others = np.delete(np.arange(600), asked[:count])
+            after = learned_cutoff(said, slope, calibrated)
+            before, now = ((score[others] >= cutoff) for cutoff in (calibrated, after))
+            found.append(f1(now, fits[others]) - f1(before, fits[others]))
+    for count, found in change.items():
+        assert min(found) > -0.09
+        assert np.mean(found) > (0.05 if right == 0.15 and count >= 5 else -0.005)
+
+
+def f1(held: NDArray[np.bool_], fits: NDArray[np.bool_]) -> float:
+    return float(2 * (held & fits).sum() / (held.sum() + fits.sum()))
+
+
+def test_the_probability_that_is_said_belongs_to_the_cutoff(
+    library: Library, encoder: WordEncoder, settings: Settings
+) -> None:
+    clipsearch.tag(library, vocabulary(), encoder=encoder, settings=settings)
+    review = Review(library, "mine", encoder=encoder, settings=settings)
+    queue = review.queue("dog", 60)
+    at_cutoff = 1 / (1 + np.exp(-AT_CUTOFF))
+    assert {doubt.probability >= at_cutoff for doubt in queue} == {True, False}
+    assert all((d.probability >= at_cutoff) == (d.score >= d.cutoff) for d in queue)
+    review.reject(queue[0].item, "dog")
+    now = review.current(queue[1])
+    assert now == next(d for d in review.queue("dog", 60) if d.item == queue[1].item)
+    assert now.cutoff > queue[1].cutoff
+    assert now.probability < queue[1].probability
+
+
+def test_undo_gives_back_what_was_there_before_the_answer(
+    library: Library, encoder: WordEncoder, settings: Settings
+) -> None:
+    other = vocabulary("dog\ncar\n", "other")
+    for words in (vocabulary(), other):
+        clipsearch.tag(library, words, encoder=encoder, settings=settings)
+    dog, cat = item_of(library, "dog0.jpg"), item_of(library, "cat0.jpg")
+    with library.writer() as writer:
+        writer.tags.add_by_hand([cat], "dog")
+
+    def everything() -> list[tuple[object, ...]]:
+        return [tag[:4] for tag in library.tags.of_items(range(1, 61))]  # all but rounding
+
+    before = everything()
+    review = Review(library, "mine", encoder=encoder, settings=settings)
+    for item in (dog, cat):
+        for answers in ((review.accept,), (review.reject,), (review.accept, review.reject)):
+            for answer in answers:
+                answer(item, "dog")
+            assert (item, "dog", "user", "hand") in everything() or answer == review.reject
+            review.undo(item, "dog")
+            assert everything() == before
+            assert library.tags.cutoffs(encoder.space.id) == {}
+    review.accept(cat, "dog")
+    with library.writer() as writer:
+        writer.tags.remove_by_hand([cat], "dog")  # said after the answer: so it stays away
+    review.undo(cat, "dog")
+    assert "dog" not in tags_by_name(library, "user")["cat0.jpg"]
+
+
+def test_a_review_asks_about_the_vocabulary_that_was_used_last(
+    library: Library, encoder: WordEncoder, settings: Settings
+) -> None:
+    def asked(name: str | None = None, tag: str | None = None) -> str:
+        return open_review(library, name, tag, encoder=encoder, settings=settings).vocabulary
+
+    def run(text: str, name: str, **options: Any) -> None:
+        words = vocabulary(text, name)
+        clipsearch.tag(library, words, encoder=encoder, settings=settings, **options)
+
+    with pytest.raises(TaggingError, match=r"not been tagged yet.* clipsearch tag"):
+        asked()
+    run(WORDS, "mine")
+    assert asked() == "mine"
+    run("car\nstreet\n", "a")
+    assert asked() == "a"
+    assert (asked(tag="dog"), asked(tag="car"), asked(tag="nothing")) == ("mine", "a", "a")
+    assert (asked("mine"), asked("~/words/mine.txt"), asked("mine", "car")) == ("mine",) * 3
+    with pytest.raises(TaggingError, match="'b', but by a, mine"):
+        asked("b")
+    run(WORDS, "mine", dry_run=True)
+    assert asked() == "a"
+    run(WORDS, "mine")  # nothing is new, but it was used
+    assert asked() == "mine"
+    tag_again(library, settings=settings)
+    assert asked() == "mine"
+    with library.writer() as writer:
+        writer.tags.clear("mine")
+    assert asked() == "a"
+
+
+def test_a_new_calibration_takes_all_answers_into_account(
+    library: Library, encoder: WordEncoder, settings: Settings
+) -> None:
+    clipsearch.tag(library, vocabulary(), encoder=encoder, settings=settings)
+    review = Review(library, "mine", encoder=encoder, settings=settings)
+    learned = review.reject(item_of(library, "dog0.jpg"), "dog")
+    with library.writer() as writer:  # as another calibration, or another prior, left it
+        writer.tags.set_cutoff(encoder.space.id, "dog", 0.9)
+    clipsearch.tag(library, vocabulary(), encoder=encoder, settings=settings, again=True)
+    assert library.tags.cutoffs(encoder.space.id) == {"dog": pytest.approx(learned)}
 
 
 def test_an_accepted_tag_is_the_owners_and_outlives_every_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from html import escape as escape_html
 from typing import TYPE_CHECKING
 
 from training.evaluation import CUTOFFS, Retrieval
@@ -41,6 +41,11 @@ tr.chosen td { font-weight: 700; } .good { color: var(--good); } .bad { color: v
 """
 
 
+def escape(text: str) -> str:
+    """Text as HTML shows it; half characters, which UTF-8 cannot hold, become question marks."""
+    return escape_html(text.encode("utf-8", "replace").decode())
+
+
 def report_page(
     report: RunReport,
     *,
@@ -50,7 +55,10 @@ def report_page(
     examples: Sequence[Example],
     thumbnail: Callable[[int], bytes],
 ) -> str:
-    """The page. ``plots`` are PNGs by what they show; ``thumbnail`` gives JPEGs by place."""
+    """The page, whatever its captions hold; ``plots`` are PNGs by what they show.
+
+    ``thumbnail`` gives JPEGs by place.
+    """
     drawn = "".join(
         f'<img class="plot" alt="{escape(name)}" src="data:image/png;base64,{_base64(png)}">'
         for name, png in plots.items()
@@ -63,6 +71,8 @@ def report_page(
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>clipsearch: a training run</title>
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>
 <body>
 <h1>A training run</h1>

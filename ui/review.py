@@ -25,8 +25,8 @@ def add_review(service: Service) -> None:
     """Adds the review to the page that is being laid out, folded up until it is wanted."""
     with gr.Accordion("Review tags", open=False, elem_id="review"):
         gr.HTML(
-            "<p class='cs-status'>Say whether a tag fits: the least sure come first, and each "
-            "answer changes from which score on the tag is given, in all pictures at once.</p>"
+            "<p class='cs-status'>Say whether a tag fits: the nearest to its cut-off come first, "
+            "and each answer moves the cut-off a little, for all pictures at once.</p>"
         )
         with gr.Row():
             tag = gr.Textbox(

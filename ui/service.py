@@ -27,8 +27,7 @@ from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, make_thumbnail
 from clipsearch.library import Counts, ItemRecord, Library, camera_name
 from clipsearch.query import parse, print_pieces
 from clipsearch.searcher import Searcher
-from clipsearch.tagging.review import Doubt, Review
-from clipsearch.tagging.vocabulary import BUILT_IN
+from clipsearch.tagging.review import Doubt, Review, open_review
 from indexer.picture_reading import PictureReader
 from ui.models import ModelReader, Models
 
@@ -293,7 +292,7 @@ class Service:
         )
 
     def doubts(self, tag: str | None, limit: int) -> list[Doubt]:
-        """What a review asks next: of one tag, or of all that the built-in vocabulary gave.
+        """What a review asks next: of one tag, or of all that the last used vocabulary gave.
 
         TaggingError where there are no such tags.
         """
@@ -305,20 +304,14 @@ class Service:
         (review.accept if accepted else review.reject)(item, tag)
 
     def _review(self, tag: str | None) -> Review:
-        """The vocabulary that holds a tag, read anew: other processes tag, too."""
-        known = self._library.tags.vocabularies()
-        names = sorted(known, key=lambda name: name != BUILT_IN) or [BUILT_IN]
-        for name in names:
-            review = Review(
-                self._library,
-                name,
-                settings=self._settings,
-                encoder=self._encoder,
-                notify=self._notify,
-            )
-            if tag is None or review.holds(tag):
-                return review
-        return review
+        """The last used vocabulary that holds a tag, read anew: other processes tag, too."""
+        return open_review(
+            self._library,
+            tag=tag,
+            settings=self._settings,
+            encoder=self._encoder,
+            notify=self._notify,
+        )
 
     def thumbnail(self, item: int) -> EncodedPicture:
         """The item's small picture: the one made while indexing, else made now from its file.

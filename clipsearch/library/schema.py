@@ -167,6 +167,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             checksum INTEGER NOT NULL,
             UNIQUE (hash, space_id))""",
     ),
+    (
+        # Tags that a person had given by hand before answering in review: undo gives them back.
+        """CREATE TABLE tag_before_answer (
+            item_id INTEGER NOT NULL REFERENCES item ON DELETE CASCADE,
+            tag_id INTEGER NOT NULL REFERENCES tag ON DELETE CASCADE,
+            PRIMARY KEY (item_id, tag_id)) WITHOUT ROWID""",
+    ),
 )
 VERSION = len(MIGRATIONS)
 

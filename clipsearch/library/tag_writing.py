@@ -51,6 +51,11 @@ class TagWriter:
             )
             _insert(connection, rows, MODEL, origin)
 
+    def set_state(self, origin: str, state: Mapping[str, Any]) -> None:
+        """Says how a vocabulary was used last."""
+        with self._database.writing() as connection:
+            _set_state(connection, origin, state)
+
     def clear(self, origin: str) -> int:
         """Removes everything that a vocabulary gave, and its state; returns how many rows."""
         with self._database.writing() as connection:
@@ -82,12 +87,24 @@ class TagWriter:
                 (wanted, name),
             ).scalar_one()
             connection.exec_driver_sql(f"DELETE {which}", (wanted, name))
+            connection.exec_driver_sql(
+                """DELETE FROM tag_before_answer
+                WHERE item_id IN (SELECT value FROM json_each(?))
+                AND tag_id = (SELECT id FROM tag WHERE name = ?)""",
+                (wanted, name),
+            )
             return int(found)
 
     def answer(self, item: int, name: str, *, accepted: bool) -> None:
         """Keeps an answer of a review. An accepted tag is its owner's from now on."""
         with self._database.writing() as connection:
             tag = _tag_ids(connection, [name])[name]
+            connection.exec_driver_sql(
+                """INSERT OR IGNORE INTO tag_before_answer SELECT item_id, tag_id FROM item_tag
+                WHERE item_id = ? AND tag_id = ? AND source = 'user' AND origin = 'hand'
+                AND (item_id, tag_id) NOT IN (SELECT item_id, tag_id FROM tag_answer)""",
+                (item, tag),
+            )
             connection.exec_driver_sql(
                 """INSERT INTO tag_answer VALUES (?, ?, ?, ?) ON CONFLICT (item_id, tag_id)
                 DO UPDATE SET accepted = excluded.accepted, answered_at = excluded.answered_at""",
@@ -102,17 +119,22 @@ class TagWriter:
                 _insert(connection, [(item, name, None)], USER, HAND)
 
     def withdraw_answer(self, item: int, name: str) -> None:
-        """Takes an answer back, and the tag with it that it gave."""
+        """Takes an answer back, and the tag that it gave; one given by hand before is there."""
         with self._database.writing() as connection:
+            which = "item_id = ? AND tag_id = (SELECT id FROM tag WHERE name = ?)"
             connection.exec_driver_sql(
-                """DELETE FROM item_tag WHERE item_id = ? AND source = 'user' AND origin = 'hand'
-                AND tag_id IN (SELECT id FROM tag JOIN tag_answer ON tag_id = tag.id
-                    WHERE name = ? AND tag_answer.item_id = ? AND accepted = 1)""",
-                (item, name, item),
+                f"""DELETE FROM item_tag WHERE {which} AND source = 'user' AND origin = 'hand'
+                AND EXISTS (SELECT 1 FROM tag_answer WHERE {which} AND accepted = 1)""",  # noqa: S608 - our own text
+                (item, name, item, name),
             )
+            given_before = connection.exec_driver_sql(
+                f"DELETE FROM tag_before_answer WHERE {which}",  # noqa: S608 - our own text
+                (item, name),
+            ).rowcount
+            if given_before:
+                _insert(connection, [(item, name, None)], USER, HAND)
             connection.exec_driver_sql(
-                """DELETE FROM tag_answer WHERE item_id = ?
-                AND tag_id = (SELECT id FROM tag WHERE name = ?)""",
+                f"DELETE FROM tag_answer WHERE {which}",  # noqa: S608 - our own text
                 (item, name),
             )
 

@@ -237,9 +237,10 @@ class TagReader:
         return dict(json.loads(rows[0][0])) if rows else None
 
     def vocabularies(self) -> list[str]:
-        """The names of the vocabularies that this library was tagged with."""
+        """The names of the vocabularies that this library was tagged with, last used first."""
         rows = self._rows(
-            "SELECT substr(key, :skip) FROM meta WHERE key LIKE 'tagging.%' ORDER BY key",
+            """SELECT substr(key, :skip) FROM meta WHERE key LIKE 'tagging.%'
+            ORDER BY coalesce(json_extract(value, '$.used_at'), '') DESC, key""",
             skip=len(STATE_KEY) + 1,
         )
         return [row[0] for row in rows]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from clipsearch.encoders import Encoder
 from clipsearch.errors import NotInLibraryError, TaggingError
 from clipsearch.library import Library
 from clipsearch.library.tag_writing import TagWriter
-from clipsearch.tagging.learning import learned_cutoff
+from clipsearch.tagging.learning import fitting_probability, learned_cutoff
+from clipsearch.tagging.reporting import tag_command
 from clipsearch.tagging.run import load_tagger
 from clipsearch.tagging.vocabulary import BUILT_IN
 from clipsearch.vectors import Ids
@@ -33,8 +34,53 @@ class Doubt:
     tag: str
     score: float  # cosine less the picture's offset
     cutoff: float
-    probability: float  # of fitting, as calibrated and answered so far
+    probability: float  # of fitting, by the score and the cut-off as answered so far
     given: bool  # the picture has the tag now
+
+
+def open_review(
+    library: Library,
+    vocabulary: str | None = None,
+    tag: str | None = None,
+    *,
+    settings: Settings | None = None,
+    encoder: Encoder | None = None,
+    notify: Callable[[str], None] | None = None,
+) -> Review:
+    """The review of a vocabulary: of the one named, else of the last used that holds the tag.
+
+    Without a tag, or where none holds it, of the last used. A name may also be the file's that the
+    vocabulary came from. TaggingError if the library was never tagged, or not by that vocabulary.
+    """
+
+    def opened(name: str) -> Review:
+        return Review(library, name, settings=settings, encoder=encoder, notify=notify)
+
+    known = library.tags.vocabularies()
+    if not known:
+        raise TaggingError(
+            reason="The library has not been tagged yet, so there is nothing to review. "
+            "Tag it first: clipsearch tag"
+        )
+    if vocabulary is not None:
+        named = next((n for n in (vocabulary, Path(vocabulary).stem) if n in known), None)
+        if named is None:
+            raise TaggingError(
+                reason=f"The library was never tagged by a vocabulary '{vocabulary}', but by "
+                f"{', '.join(known)}. Use it first: {tag_command(vocabulary)}"
+            )
+        return opened(named)
+    space = library.active_space()
+    usable = [
+        name
+        for name in known
+        if space is not None and (library.tags.state(name) or {}).get("space") == space.id
+    ]
+    first = opened((usable or known)[0])
+    if tag is None or first.holds(tag):
+        return first
+    others = (opened(name) for name in usable[1:])
+    return next((review for review in others if review.holds(tag)), first)
 
 
 class Review:
@@ -54,16 +100,23 @@ class Review:
         notify: Callable[[str], None] | None = None,
     ) -> None:
         self._library = library
+        self._settings = settings or resolve(library_settings=library.settings())
+        self._encoder = encoder
         self._name = vocabulary
         self._tagger, self._space = load_tagger(
             library,
             vocabulary,
-            settings=settings or resolve(library_settings=library.settings()),
+            settings=self._settings,
             encoder=encoder,
             notify=notify,
         )
         state = library.tags.state(vocabulary) or {}
         self._calibrated = [float(value) for value in state["cutoffs"]]
+
+    @property
+    def vocabulary(self) -> str:
+        """The name of the vocabulary whose tags are asked about."""
+        return self._name
 
     def holds(self, tag: str) -> bool:
         """True if the vocabulary has a tag of this name."""
@@ -82,11 +135,12 @@ class Review:
         return vocabulary.names[at]
 
     def queue(self, tag: str | None = None, limit: int = 50) -> list[Doubt]:
-        """What to ask next, the least sure first: of one tag, also where it was not given; or all.
+        """What to ask next, nearest to the cut-off first: of one tag, also below it; or of all.
 
         Left out is what a person has decided; without ``tag`` also what is only implied.
         """
-        cutoffs = self._tagger.cutoffs
+        values = self._tagger.cutoffs.values.tolist()
+        slopes = self._tagger.cutoffs.slopes.tolist()
         position = {name: at for at, name in enumerate(self._tagger.vocabulary.names)}
         name = None if tag is None else self.concept(tag)
         given = self._library.tags.given_by_model(self._name, name)
@@ -94,19 +148,16 @@ class Review:
         held = frozenset(scores)
         if name is None:
             scores = {
-                key: score
-                for key, score in scores.items()
-                if score >= cutoffs.values[position[key[1]]]
+                key: score for key, score in scores.items() if score >= values[position[key[1]]]
             }
         else:
             ids, all_scores = self._scores(position[name])
-            near = np.argsort(np.abs(all_scores - cutoffs.values[position[name]]))[:_AROUND]
+            near = np.argsort(np.abs(all_scores - values[position[name]]))[:_AROUND]
             scores |= {(int(ids[at]), name): float(all_scores[at]) for at in near}
-        asked = [
-            (float(cutoffs.slopes[position[key[1]]]) * (score - cutoffs.values[position[key[1]]]))
+        order = sorted(
+            (abs(slopes[position[key[1]]] * (score - values[position[key[1]]])), key)
             for key, score in scores.items()
-        ]
-        order = sorted(zip(asked, scores, strict=True), key=lambda pair: (abs(pair[0]), pair[1]))
+        )
         found: list[Doubt] = []
         step = max(4 * limit, 100)
         for start in range(0, len(order), step):
@@ -120,16 +171,27 @@ class Review:
                     paths[item][0],
                     called,
                     scores[item, called],
-                    float(cutoffs.values[position[called]]),
-                    float(1 / (1 + np.exp(-np.clip(odds, -30, 30)))),
+                    values[position[called]],
+                    self._probability(scores[item, called], position[called]),
                     (item, called) in held,
                 )
-                for odds, (item, called) in part
+                for _, (item, called) in part
                 if item in paths and (item, called.casefold()) not in decided
             ]
             if len(found) >= limit:
                 break
         return found[:limit]
+
+    def current(self, doubt: Doubt) -> Doubt:
+        """A question with the cut-off as answers have moved it since it was made."""
+        at = self._tagger.vocabulary.names.index(doubt.tag)
+        cutoff = float(self._tagger.cutoffs.values[at])
+        return replace(doubt, cutoff=cutoff, probability=self._probability(doubt.score, at))
+
+    def _probability(self, score: float, at: int) -> float:
+        cutoffs = self._tagger.cutoffs
+        value, slope = float(cutoffs.values[at]), float(cutoffs.slopes[at])
+        return float(fitting_probability(np.array([score]), value, slope)[0])
 
     def accept(self, item: int, tag: str) -> float:
         """Says that a tag fits; it is the owner's from now on. Returns the tag's new cut-off."""
@@ -140,7 +202,7 @@ class Review:
         return self._answer(item, tag, accepted=False)
 
     def undo(self, item: int, tag: str) -> float:
-        """Takes an answer back, and what it changed."""
+        """Takes an answer back, and what it changed: tags and cut-off are as they were before."""
         return self._answer(item, tag, accepted=None)
 
     def _answer(self, item: int, tag: str, *, accepted: bool | None) -> float:
@@ -165,7 +227,20 @@ class Review:
             values[at] = self._calibrated[at] if learned is None else learned
             changed = (scores >= before) != (scores >= values[at])
             self._assign_again(writer.tags, sorted({item, *ids[changed].tolist()}))
+            if accepted is None:
+                for review in self._others(name):
+                    review._assign_again(writer.tags, [item])
         return float(values[at])
+
+    def _others(self, tag: str) -> Iterator[Review]:
+        """The reviews of the other vocabularies in this space that have a tag."""
+        for name in self._library.tags.vocabularies():
+            state = self._library.tags.state(name) or {}
+            if name == self._name or state.get("space") != self._space.id:
+                continue
+            review = Review(self._library, name, settings=self._settings, encoder=self._encoder)
+            if review.holds(tag):
+                yield review
 
     def _learned(self, name: str, at: int, ids: Ids, scores: NDArray[np.float32]) -> float | None:
         """The most likely cut-off after all answers, or None without any."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from clipsearch.library.tag_writing import TagWriter
 from clipsearch.library.tags import Answer
 from clipsearch.relevance import Scale, neutral_texts
 from clipsearch.tagging.assigning import TOP_TAGS, Cutoffs, Row, Tagger, calibrate
-from clipsearch.tagging.learning import learned_cutoff
+from clipsearch.tagging.learning import AT_CUTOFF, PRIOR_WIDTH, learned_cutoff
 from clipsearch.tagging.prototypes import Progress, Prototypes
+from clipsearch.tagging.reporting import Counted, TagReport, tag_command
 from clipsearch.tagging.templates import Templates, read_templates, templates_of, wordings
 from clipsearch.tagging.vocabulary import (
     BUILT_IN,
@@ -36,26 +37,6 @@ from clipsearch.vectors import Ids, Matrix
 MAX_TOP_TAGS = 100
 _BLOCK = 4096  # items at once: their scores take _BLOCK x tags x 4 bytes
 _GROWN = 1.25  # a library this much larger than when its cut-offs were made gets new ones
-
-
-@dataclass(frozen=True)
-class TagReport:
-    """What a run did, or in a dry run would do."""
-
-    vocabulary: str
-    concepts: int
-    items: int  # pictures and moments that were looked at
-    known: int  # that had been looked at before, and were left out
-    tags: int  # given, implied ones included
-    untagged: int  # items that got none
-    seconds: float
-    dry_run: bool
-    interrupted: bool = False
-    most: dict[str, int] = field(default_factory=dict)  # the most frequent tags
-
-    @property
-    def tags_per_item(self) -> float:
-        return self.tags / self.items if self.items else 0.0
 
 
 def tag(
@@ -100,7 +81,9 @@ def tag(
         progress=progress or (lambda *_: None),
         notify=notify,
     )
-    return run.tagged(top_tags, again=again, dry_run=dry_run, should_stop=should_stop)
+    return run.tagged(
+        top_tags, again=again, dry_run=dry_run, should_stop=should_stop, used_at=_now()
+    )
 
 
 def tag_again(
@@ -113,7 +96,8 @@ def tag_again(
 ) -> list[TagReport]:
     """Tags by every vocabulary that the library was tagged with, in the space that it uses now.
 
-    Templates and the number of tags are those of the last runs. Errors as in ``tag``.
+    Templates and the number of tags are those of the last runs, and which vocabulary was used
+    last stays so. Errors as in ``tag``.
     """
     space, reports = library.active_space(), []
     for name in library.tags.vocabularies():
@@ -141,10 +125,9 @@ def load_tagger(
     """
     state, space = library.tags.state(name), library.active_space()
     if state is None or space is None or state["space"] != space.id:
-        command = "clipsearch tag" + ("" if name == BUILT_IN else f" --vocabulary {name}.txt")
         raise TaggingError(
             reason=f"The pictures have no tags of the vocabulary '{name}' by the model that the "
-            f"library uses now. Make them first: {command}"
+            f"library uses now. Make them first: {tag_command(name)}"
         )
     run = _run_of(library, name, state, space, settings, encoder, notify, None)
     if len(state["cutoffs"]) != run.concepts:
@@ -191,6 +174,10 @@ def _read(vocabulary: Vocabulary | Path | str | None) -> tuple[Vocabulary, Path 
         return vocabulary, vocabulary.name
     path = Path(vocabulary).expanduser()
     return read_vocabulary(path), path
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _digest(*parts: Any) -> str:
@@ -248,13 +235,23 @@ class _Run:
         return encoder
 
     def tagged(
-        self, top: int, *, again: bool, dry_run: bool, should_stop: Callable[[], bool]
+        self,
+        top: int,
+        *,
+        again: bool,
+        dry_run: bool,
+        should_stop: Callable[[], bool],
+        used_at: str | None = None,
     ) -> TagReport:
+        """Tags what is new, or everything; ``used_at`` is when a person asked for it, if so."""
         started = time.perf_counter()
         prototypes = self._prototypes.of(self._sentences)
-        digest = _digest(self._space.id, self._vocabulary.text, self._sentences, top)
+        learning = [AT_CUTOFF, PRIOR_WIDTH]  # what answers make of cut-offs
+        digest = _digest(self._space.id, self._vocabulary.text, self._sentences, top, learning)
         state = self._library.tags.state(self._vocabulary.name)
         count = self._library.tags.embedded_after(self._space.id, 0)
+        before = (state or {}).get("used_at", "")
+        is_calibrated = False
         if again or state is None or state["digest"] != digest or count > _GROWN * state["items"]:
             cutoffs = calibrate(prototypes, self._neutral, count, lambda: self._blocks("cut-offs"))
             state = {
@@ -271,9 +268,11 @@ class _Run:
                 "usual": cutoffs.usual,
                 "familiarity": cutoffs.familiarity,
             }
-        counted = _Counted()
+            is_calibrated = True
+        state["used_at"] = used_at or before
+        counted = Counted()
         known = count - self._library.tags.embedded_after(self._space.id, state["last_item"])
-        interrupted = self._all(state, prototypes, counted, dry_run, should_stop)
+        interrupted = self._all(state, prototypes, counted, dry_run, should_stop, is_calibrated)
         return TagReport(
             vocabulary=self._vocabulary.name,
             concepts=len(self._vocabulary),
@@ -312,9 +311,10 @@ class _Run:
         self,
         state: dict[str, Any],
         prototypes: Matrix,
-        counted: _Counted,
+        counted: Counted,
         dry_run: bool,
         should_stop: Callable[[], bool],
+        is_calibrated: bool,
     ) -> bool:
         """Tags everything after the last item of the state; True if it was stopped before the end.
 
@@ -329,7 +329,7 @@ class _Run:
                     return True
             return False
         with self._library.writer() as writer:
-            self._carry_answers(writer.tags, state, prototypes)
+            self._carry_answers(writer.tags, state, prototypes, again=is_calibrated)
             tagger = self.tagger(state, prototypes)
             for ids, vectors in self._blocks("pictures", state["last_item"]):
                 rows = self._tags(tagger, ids, vectors)
@@ -339,12 +339,17 @@ class _Run:
                 counted.add(len(ids), rows)
                 if should_stop():
                     return True
+            if not counted.items:
+                writer.tags.set_state(self._vocabulary.name, state)
         return False
 
-    def _carry_answers(self, writer: TagWriter, state: dict[str, Any], prototypes: Matrix) -> None:
-        """Moves the cut-offs of a model that no answer has moved yet by all answers there are.
+    def _carry_answers(
+        self, writer: TagWriter, state: dict[str, Any], prototypes: Matrix, *, again: bool
+    ) -> None:
+        """Moves the cut-offs that no answer has moved yet, or all, by all answers there are.
 
-        Answers are about pictures; the cut-offs they moved before were those of another model.
+        Answers are about pictures; the cut-offs they moved before were those of another model, or
+        of an earlier calibration.
         """
         known = self._library.tags.cutoffs(self._space.id)
         calibrated = self.tagger(state, prototypes)
@@ -353,7 +358,7 @@ class _Run:
             said.setdefault(answer.name, []).append(answer)
         for name, answers in said.items():
             at = self._vocabulary.find(name)
-            if at is None or name in known or self._vocabulary.names[at] != name:
+            if at is None or (name in known and not again) or self._vocabulary.names[at] != name:
                 continue
             sign = {answer.item: 1.0 if answer.accepted else -1.0 for answer in answers}
             ids, vectors = self._library.vectors_of(self._space.id, list(sign))
@@ -378,15 +383,3 @@ class _Run:
             after = int(ids[-1])
             done += len(ids)
             self._progress(stage, done, max(done, total))
-
-
-@dataclass
-class _Counted:
-    items: int = 0
-    untagged: int = 0
-    tags: Counter[str] = field(default_factory=Counter)
-
-    def add(self, items: int, rows: list[Row]) -> None:
-        self.items += items
-        self.untagged += items - len({item for item, _, _ in rows})
-        self.tags.update(name for _, name, _ in rows)

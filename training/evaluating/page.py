@@ -89,6 +89,7 @@ def write_page(
         f"<title>Evaluation of {escape(', '.join(names))}</title><style>{_STYLE}</style></head>"
         f"<body>{''.join(parts)}</body></html>\n",
         encoding="utf-8",
+        errors="replace",  # bytes of a path that are no UTF-8
     )
 
 
