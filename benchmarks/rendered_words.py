@@ -15,8 +15,63 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-_NOUNS = ["paper", "printer", "cable", "lamp", "chair", "table", "window", "garden", "bicycle", "ticket", "train", "station", "report", "budget", "meeting", "invoice", "payment", "account", "transfer", "salary", "rent", "water", "energy", "insurance", "repair", "kitchen", "bathroom", "flower", "market", "doctor", "school", "teacher", "holiday", "flight", "hotel", "dinner", "breakfast", "coffee"]
-_NAMES = ["Anna", "Berta", "Carl", "Dora", "Emil", "Frida", "Georg", "Hanna", "Ivan", "Julia", "Klaus", "Lena", "Maria", "Nils", "Olga"]
+_NOUNS = [
+    "paper",
+    "printer",
+    "cable",
+    "lamp",
+    "chair",
+    "table",
+    "window",
+    "garden",
+    "bicycle",
+    "ticket",
+    "train",
+    "station",
+    "report",
+    "budget",
+    "meeting",
+    "invoice",
+    "payment",
+    "account",
+    "transfer",
+    "salary",
+    "rent",
+    "water",
+    "energy",
+    "insurance",
+    "repair",
+    "kitchen",
+    "bathroom",
+    "flower",
+    "market",
+    "doctor",
+    "school",
+    "teacher",
+    "holiday",
+    "flight",
+    "hotel",
+    "dinner",
+    "breakfast",
+    "coffee",
+]
+_NAMES = [
+    "Anna",
+    "Berta",
+    "Carl",
+    "Dora",
+    "Emil",
+    "Frida",
+    "Georg",
+    "Hanna",
+    "Ivan",
+    "Julia",
+    "Klaus",
+    "Lena",
+    "Maria",
+    "Nils",
+    "Olga",
+]
 Draw = ImageDraw.ImageDraw
 
 

@@ -21,7 +21,10 @@ Floats = NDArray[np.float32]
 
 # Measured by benchmarks/dupes.py words.
 _MOST_LEFT = 2.9  # of what is left in the worst place, in units of what is usual
-_MOST_LEFT_EVERYWHERE = 0.2  # share of the structure's variance that is usually left
+_MOST_LEFT_EVERYWHERE, _MOST_LEFT_ALIGNED = (
+    0.3,
+    0.15,
+)  # share of the structure's variance that is usually left
 _DAMAGED = 0.05  # the same, from which on thin text cannot be told from other text
 _CELL = 4  # pixels; a place is 2 x 2 cells
 _RINGING = 2  # cells: compressed with loss, an edge is felt in its whole block of 8 x 8
@@ -33,7 +36,7 @@ _MOST_GAIN = 0.4  # of the contrast of one place
 _LEAST_SIDE = 24  # pixels, for a picture to be compared at all
 _REACH = 2  # pixels: the filter is 5 x 5
 _MOST_SAMPLES = 20_000
-_MOST_CUT = 0.03  # of a side: what a version may lack at an edge
+_MOST_CUT = 0.015  # of a side: what a version may lack at an edge
 _LEVELS = np.arange(256)
 _SMOOTHING = np.exp(-0.5 * (np.arange(-24, 25) / 6.0) ** 2)
 _LEAST_ENLARGED = 1.15  # times the smaller one's width
@@ -42,10 +45,9 @@ _SHARPNESS = 0.65  # share of what an original loses: of 120 originals 95 % lose
 _LOST = 15.0**2  # variance, squared grey levels
 _LOST_SHARE = 0.5  # of all variance in a place: strokes are thinner than about a pixel
 _LOST_PIXELS = 0.3  # share of a place's pixels: less is a line, or an edge
-_EVEN, _EVEN_SHARE = (
-    10,
-    0.35,
-)  # grey levels from the ground, and the share of a place that is ground
+_EVEN = 10  # grey levels from the ground
+_EVEN_SHARE, _LINES = 0.35, 4  # of so many places so much is ground: lines of text
+_WORD_EVEN_SHARE = 0.55  # the same of one place, a word or a number
 _MOST_PLACES = 500  # that are looked at for their ground
 _PLACE = 8  # pixels of the smaller picture
 
@@ -79,14 +81,10 @@ def compare(one: Image.Image, other: Image.Image) -> Agreement:
         return Agreement("unresolved", 0.0, is_exact=False)
     left, everywhere = _left(large, small, None)
     if left > _MOST_LEFT or everywhere > _MOST_LEFT_EVERYWHERE:
-        aligned = _left(large, small, _shown_by(large, small))
-        if (aligned[1] > _MOST_LEFT_EVERYWHERE, aligned[0]) < (
-            everywhere > _MOST_LEFT_EVERYWHERE,
-            left,
-        ):
-            left, everywhere = aligned
-    if left > _MOST_LEFT or everywhere > _MOST_LEFT_EVERYWHERE:
-        return Agreement("other", left, is_exact=False)
+        # Perhaps an edge was cut off, or it was resized from another corner.
+        left, everywhere = _left(large, small, _shown_by(large, small))
+        if left > _MOST_LEFT or everywhere > _MOST_LEFT_ALIGNED:
+            return Agreement("other", left, is_exact=False)
     halved = (small.width // 2, small.height // 2)
     is_lost = _loses_text(large, small.size)
     is_damaged = everywhere > _DAMAGED and _loses_text(small, halved)
@@ -309,22 +307,22 @@ def _loses_text(large: Image.Image, size: tuple[int, int]) -> bool:
     pixels = _cells((within > _LOST).astype(np.float32), _PLACE)
     is_lost = (pixels >= _LOST_PIXELS) & (lost > _LOST_SHARE * (lost + stays))
     scale = large.width / size[0], large.height / size[1]
-    return any(
-        _is_even(grey, row, column, scale)
+    even = [
+        _evenness(grey, row, column, scale)
         for row, column in np.argwhere(is_lost)[:_MOST_PLACES].tolist()
-    )
-
-
-def _is_even(grey: Floats, row: int, column: int, scale: tuple[float, float]) -> bool:
-    """Whether much of a place of the larger picture is of one grey level, its ground."""
-    wide, high = _PLACE * scale[0], _PLACE * scale[1]
-    place = grey[
-        round(row * high) : round((row + 1) * high),
-        round(column * wide) : round((column + 1) * wide),
     ]
+    lines = sum(share >= _EVEN_SHARE for share in even)
+    return lines >= _LINES or max(even, default=0.0) >= _WORD_EVEN_SHARE
+
+
+def _evenness(grey: Floats, row: int, column: int, scale: tuple[float, float]) -> float:
+    """How much of a place of the larger picture is of one grey level, its ground."""
+    wide, high = _PLACE * scale[0], _PLACE * scale[1]
+    rows = slice(round(row * high), round((row + 1) * high))
+    place = grey[rows, round(column * wide) : round((column + 1) * wide)]
     low, middle, top = np.quantile(place, (0.1, 0.5, 0.9))
     ground = top if top - middle < middle - low else low
-    return bool((np.abs(place - ground) <= _EVEN).mean() >= _EVEN_SHARE)
+    return float((np.abs(place - ground) <= _EVEN).mean())
 
 
 def _cells(values: Floats, side: int = _CELL) -> Floats:
