@@ -1,4 +1,4 @@
-"""Close looks at pairs of pictures, by processes that may die of a file; the answers, pair by pair."""
+"""Close looks at pairs of pictures, by processes that may die of a file."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -87,23 +87,13 @@ def nearness(rows: Matrix) -> Nearness:
     return Nearness(near=1.0 - distance / 2, alike=1.0 - distance / 4)
 
 
-class Pictures:
-    """The pictures of a space whose files are there: ids, vectors, records, and close-ups."""
+class Shown:
+    """What pictures show, near and nearer: by their thumbnails, and by their files."""
 
-    def __init__(self, library: Library, space_id: str, records: dict[int, ItemRecord]) -> None:
-        ids, rows = library.vectors(space_id)
-        kept = np.isin(ids, np.array(sorted(records), dtype=np.int64))
-        self.ids: Ids = ids[kept]
-        self.rows: Matrix = rows[kept]
+    def __init__(self, library: Library, records: Mapping[int, ItemRecord]) -> None:
         self.records = records
         self._library = library
         self._closeups: dict[int, Closeup | None] = {}
-
-    @classmethod
-    def of(cls, library: Library, space_id: str) -> Pictures:
-        """All of a library; moments of videos are no pictures of their own."""
-        records = library.items(library.present_items().tolist())
-        return cls(library, space_id, {i: r for i, r in records.items() if r.kind == PICTURE})
 
     def closeups(self, ids: Iterable[int]) -> dict[int, Closeup]:
         """From their thumbnails, else from their files; those that cannot be read are left out."""
@@ -152,6 +142,23 @@ class Pictures:
         paths = self._library.paths(np.unique(pairs).tolist())
         chosen = [(int(one), int(other)) for one, other in pairs.tolist()]
         return look_closely(chosen, self.records, paths, max_pixels=max_pixels, notify=notify)
+
+
+class Pictures(Shown):
+    """The pictures of a space whose files are there: ids, vectors, records, and close-ups."""
+
+    def __init__(self, library: Library, space_id: str, records: dict[int, ItemRecord]) -> None:
+        super().__init__(library, records)
+        ids, rows = library.vectors(space_id)
+        kept = np.isin(ids, np.array(sorted(records), dtype=np.int64))
+        self.ids: Ids = ids[kept]
+        self.rows: Matrix = rows[kept]
+
+    @classmethod
+    def of(cls, library: Library, space_id: str) -> Pictures:
+        """All of a library; moments of videos are no pictures of their own."""
+        records = library.items(library.present_items().tolist())
+        return cls(library, space_id, {i: r for i, r in records.items() if r.kind == PICTURE})
 
 
 def copies(
@@ -236,17 +243,18 @@ def _as_pairs(pairs: Sequence[tuple[int, int]]) -> Pairs:
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def _of_one_moment(pairs: Pairs, records: dict[int, ItemRecord]) -> Pairs:
+def _of_one_moment(pairs: Pairs, records: Mapping[int, ItemRecord]) -> Pairs:
     """Without those whose cameras say two times: shots from a tripod may look the same."""
     return pairs[
         np.array(
-            [not _are_two_shots(records[one], records[other]) for one, other in pairs.tolist()],
+            [not are_two_shots(records[one], records[other]) for one, other in pairs.tolist()],
             dtype=bool,
         )
     ]
 
 
-def _are_two_shots(one: ItemRecord, other: ItemRecord) -> bool:
+def are_two_shots(one: ItemRecord, other: ItemRecord) -> bool:
+    """Whether the camera's clock says that these were taken at different times."""
     times = [_clock_s(record.taken_at) for record in (one, other)]
     if times[0] is None or times[1] is None:
         return False

@@ -1,4 +1,4 @@
-"""Which paths a script may be given: copies that hold nothing of their own, of files that are there."""
+"""Which paths a script may be given: of copies that hold nothing of their own."""
 
 from __future__ import annotations
 

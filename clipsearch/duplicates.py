@@ -258,13 +258,13 @@ class _Tiers:
         if len(found.unseen):
             self._notify(
                 f"{len(found.unseen):,} pairs could not be looked at closely and are listed as "
-                f"look-alikes, not as the same: {found.why_unseen}. When the files are there again, "
-                "run dupes once more"
+                f"look-alikes, not as the same: {found.why_unseen}. Run dupes again when it can be "
+                "read"
             )
         if len(found.unresolved):
             self._notify(
-                f"{len(found.unresolved):,} pairs are listed as look-alikes, not as the same: one of "
-                "them is too small to read the text in the other"
+                f"{len(found.unresolved):,} pairs are listed as look-alikes, not as the same: in "
+                "one of the two the text of the other cannot be read"
             )
 
     def _ids(self, near: NearPairs, chosen: NDArray[np.bool_]) -> Pairs:

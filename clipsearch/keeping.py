@@ -102,7 +102,7 @@ class Versions:
 def known_of(
     library: Library, records: Mapping[int, ItemRecord], items: Iterable[int]
 ) -> dict[int, Known]:
-    """What is known of some items: date, camera, place, keywords, captions, and what was said here."""
+    """What is known of some items, from their files, their sidecars, and by a person here."""
     answered = {answer.item for answer in library.opinions.answers()}
     found = {}
     for item in items:
