@@ -9,8 +9,8 @@
 some of them, and counts for each kind of version the tier that it was found in together with its
 original. ``words`` looks closely at pairs of documents, chats and slides that differ in words only,
 rendered, scanned and photographed, and at versions of them. ``speed`` finds the near pairs of
-clustered unit vectors and prints the peak of memory, ``looks`` how long close looks take at versions
-of pictures of 1600 x 1200 and 4000 x 3000 pixels.
+clustered unit vectors and prints the peak of memory, ``looks`` how long close looks take at
+versions of pictures of 1600 x 1200 and 4000 x 3000 pixels.
 """
 
 from __future__ import annotations
@@ -192,12 +192,11 @@ def measure_looks(count: int) -> None:
             elapsed_s = time.perf_counter() - started
         told = Counter(look.verdict for look in looks)
         children_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        a_pair_s = elapsed_s / some
         print(
-            f"{size[0]} x {size[1]} and half of it: {1000 * elapsed_s / some:.0f} ms a pair by the"
+            f"{size[0]} x {size[1]} and half of it: {1000 * a_pair_s:.0f} ms a pair by the clock,"
         )
-        print(
-            f"  clock, {available_cores()} cores, so {elapsed_s / some * count:.0f} s for {count:,};"
-        )
+        print(f"  {available_cores()} cores, so {a_pair_s * count:.0f} s for {count:,};")
         print(f"  {dict(told)}; a process takes up to {children_mb:.0f} MB")
 
 

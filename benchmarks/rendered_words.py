@@ -1,7 +1,7 @@
 """Pictures that consist of words: rendered documents, chats and slides, and how people keep them.
 
-``render(kind, seed, words)`` draws one; the same seed gives the same layout, and ``Words`` says what is
-written in it, so that two pictures can differ in a digit, a word, a line, or in all they say.
+``render`` draws one; the same seed gives the same layout, and ``Words`` says what is written in
+it, so that two pictures can differ in a digit, a word, a line, or in all they say.
 ``captured`` makes a scan or a photo of one. Only Pillow's own fonts are used.
 """
 
@@ -144,15 +144,13 @@ def font(size: float) -> ImageFont.FreeTypeFont:
     return made
 
 
-def _page(
-    width: int, chance: random.Random, paper: str = "white"
-) -> tuple[Image.Image, Draw, float]:
+def _page(width: int, paper: str = "white") -> tuple[Image.Image, Draw, float]:
     image = Image.new("RGB", (width, round(width * 1.414)), paper)
     return image, ImageDraw.Draw(image), width / 1240
 
 
 def invoice(width: int, chance: random.Random, say: Words) -> Image.Image:
-    image, draw, s = _page(width, chance)
+    image, draw, s = _page(width)
     draw.rectangle((80 * s, 60 * s, 300 * s, 160 * s), fill=(40, 80, chance.randint(90, 200)))
     draw.text((700 * s, 80 * s), f"Invoice {say('number')}", "black", font(40 * s))
     draw.text((700 * s, 140 * s), say("date"), "black", font(24 * s))
@@ -171,7 +169,7 @@ def invoice(width: int, chance: random.Random, say: Words) -> Image.Image:
 
 
 def statement(width: int, chance: random.Random, say: Words) -> Image.Image:
-    image, draw, s = _page(width, chance)
+    image, draw, s = _page(width)
     draw.text((100 * s, 60 * s), f"Account statement {say('number')}", "black", font(36 * s))
     size = chance.choice([20, 24, 28])
     for row in range(round(1450 / (size * 1.9))):
@@ -183,7 +181,7 @@ def statement(width: int, chance: random.Random, say: Words) -> Image.Image:
 
 
 def form(width: int, chance: random.Random, say: Words) -> Image.Image:
-    image, draw, s = _page(width, chance)
+    image, draw, s = _page(width)
     layout = random.Random(chance.random())
     draw.text((100 * s, 70 * s), "Application for a residence permit", "black", font(38 * s))
     for row in range(15):
@@ -198,7 +196,7 @@ def form(width: int, chance: random.Random, say: Words) -> Image.Image:
 
 
 def letter(width: int, chance: random.Random, say: Words) -> Image.Image:
-    image, draw, s = _page(width, chance)
+    image, draw, s = _page(width)
     size = chance.choice([18, 22, 26])
     for row in range(round(1450 / (size * 1.6))):
         draw.text((110 * s, (140 + row * size * 1.6) * s), say("line"), "black", font(size * s))
@@ -347,7 +345,7 @@ def chart(width: int, chance: random.Random, say: Words) -> Image.Image:
 
 
 def sheet_music(width: int, chance: random.Random, say: Words) -> Image.Image:
-    image, draw, s = _page(width, chance)
+    image, draw, s = _page(width)
     draw.text((300 * s, 70 * s), say("title"), "black", font(50 * s))
     for staff in range(9):
         top = (200 + 165 * staff) * s
@@ -381,7 +379,7 @@ def street_map(width: int, chance: random.Random, say: Words) -> Image.Image:
 
 
 def handwriting(width: int, chance: random.Random, say: Words) -> Image.Image:
-    image, draw, s = _page(width, chance, "#fdfcf7")
+    image, draw, s = _page(width, "#fdfcf7")
     for row in range(18):
         base, x = (150 + 84 * row) * s, 110 * s
         draw.line((90 * s, base + 12 * s, 1160 * s, base + 12 * s), "#bcd", 1)
@@ -470,7 +468,7 @@ def render(kind: str, seed: int, width: int, words: Words) -> Image.Image:
 
 
 def pair(kind: str, seed: int, width: int, change: str) -> tuple[Image.Image, Image.Image]:
-    """Two pictures that differ in a digit, a word, a line or everything they say, and in nothing else."""
+    """Two pictures that differ in a digit, a word, a line or all they say, and in nothing else."""
     first = Words(seed)
     one = render(kind, seed, width, first)
     for attempt in range(20):  # an altered note may stand where it stood
