@@ -26,7 +26,7 @@ from clipsearch.errors import ImageError
 from clipsearch.images import THUMBNAIL_SUFFIX, load_image
 from clipsearch.images.closeup import Closeup, Closeups, closeup, read_closeup
 from clipsearch.images.kinds import RAW_KINDS
-from clipsearch.keeping import Versions, is_resaved, known_of
+from clipsearch.keeping import Versions, is_of_camera, is_resaved, known_of
 from clipsearch.library import PICTURE, ItemRecord, Library
 from clipsearch.near_pairs import NearPairs, near_pairs
 from clipsearch.stars import stars
@@ -55,7 +55,7 @@ class Copies:
     same: Pairs
     unresolved: Pairs
     unseen: Pairs
-    enlarged: frozenset[int] = frozenset()
+    enlarged: Pairs  # an enlargement, and what it was made of
     resaved: frozenset[int] = frozenset()
     why_unseen: str = ""
 
@@ -226,7 +226,7 @@ def copies(
         same=_of_one_moment(after["same"], records),
         unresolved=after["unresolved"],
         unseen=after["unseen"],
-        enlarged=frozenset(after["enlarged"][:, 0].tolist()),
+        enlarged=after["enlarged"],
         resaved=frozenset(resaved),
         why_unseen=next((look.why for look in looks if look.verdict == "unseen"), ""),
     )
@@ -236,7 +236,14 @@ def versions(library: Library, pictures: Pictures, found: Copies) -> Versions:
     """What decides which of the copies to keep."""
     items = np.unique(found.same).tolist()
     known = known_of(library, pictures.records, items)
-    return Versions(pictures.records, known, found.enlarged, found.resaved)
+    # A soft original looks like an enlargement of its own small copy: what alone names a camera
+    # came from one.
+    enlarged = {
+        made
+        for made, of in found.enlarged.tolist()
+        if {made, of} <= known.keys() and (is_of_camera(known[of]) or not is_of_camera(known[made]))
+    }
+    return Versions(pictures.records, known, frozenset(enlarged), found.resaved)
 
 
 def _as_pairs(pairs: Sequence[tuple[int, int]]) -> Pairs:

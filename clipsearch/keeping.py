@@ -9,7 +9,7 @@ from clipsearch.library import ItemRecord, Library
 
 _CAMERA = ("make", "model", "lens", "exposure_s", "f_number", "iso", "focal_length_mm")
 _LOSSLESS = ("PNG", "BMP", "TIFF", "GIF")
-_HAND = "hand"
+_HAND, _BY_CAMERA = "hand", "the camera"
 _MUCH_LARGER = 1.1  # times the pixels
 
 
@@ -108,7 +108,7 @@ def known_of(
     for item in items:
         record = records[item]
         facts = {"the date"} if record.taken_at else set()
-        facts |= {"the camera"} if any(record.metadata.get(name) for name in _CAMERA) else set()
+        facts |= {_BY_CAMERA} if any(record.metadata.get(name) for name in _CAMERA) else set()
         facts |= {"the place"} if record.metadata.get("latitude") is not None else set()
         facts |= {"a rating"} if rating_of(record) is not None else set()
         said = {"answers"} if item in answered else set()
@@ -119,6 +119,11 @@ def known_of(
             (said if origin == _HAND else facts).add(f"the caption {_short(text)}")
         found[item] = Known(frozenset(facts), frozenset(said))
     return found
+
+
+def is_of_camera(known: Known) -> bool:
+    """Whether the file names the camera that it comes from."""
+    return _BY_CAMERA in known.facts
 
 
 def rating_of(record: ItemRecord) -> int | None:
