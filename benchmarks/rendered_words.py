@@ -274,7 +274,7 @@ def code(width: int, chance: random.Random, say: Words) -> Image.Image:
     return image
 
 
-def spreadsheet(width: int, chance: random.Random, say: Words) -> Image.Image:
+def spreadsheet(width: int, _chance: random.Random, say: Words) -> Image.Image:
     s = width / 1280
     image = Image.new("RGB", (width, round(width * 0.62)), "white")
     draw = ImageDraw.Draw(image)
@@ -288,7 +288,7 @@ def spreadsheet(width: int, chance: random.Random, say: Words) -> Image.Image:
     return image
 
 
-def ticket(width: int, chance: random.Random, say: Words) -> Image.Image:
+def ticket(width: int, _chance: random.Random, say: Words) -> Image.Image:
     s = width / 1000
     image = Image.new("RGB", (width, round(width * 0.6)), "#eaf2ff")
     draw = ImageDraw.Draw(image)
@@ -321,7 +321,7 @@ def calendar(width: int, chance: random.Random, say: Words) -> Image.Image:
     return image
 
 
-def scoreboard(width: int, chance: random.Random, say: Words) -> Image.Image:
+def scoreboard(width: int, _chance: random.Random, say: Words) -> Image.Image:
     s = width / 1000
     image = Image.new("RGB", (width, round(width * 0.5)), "#111a11")
     draw = ImageDraw.Draw(image)
@@ -344,7 +344,7 @@ def chart(width: int, chance: random.Random, say: Words) -> Image.Image:
     return image
 
 
-def sheet_music(width: int, chance: random.Random, say: Words) -> Image.Image:
+def sheet_music(width: int, _chance: random.Random, say: Words) -> Image.Image:
     image, draw, s = _page(width)
     draw.text((300 * s, 70 * s), say("title"), "black", font(50 * s))
     for staff in range(9):
@@ -378,7 +378,7 @@ def street_map(width: int, chance: random.Random, say: Words) -> Image.Image:
     return image
 
 
-def handwriting(width: int, chance: random.Random, say: Words) -> Image.Image:
+def handwriting(width: int, _chance: random.Random, say: Words) -> Image.Image:
     image, draw, s = _page(width, "#fdfcf7")
     for row in range(18):
         base, x = (150 + 84 * row) * s, 110 * s

@@ -35,7 +35,6 @@ from clipsearch.vectors import Ids, Matrix
 _SAMPLE = 2000  # pictures, over which neighbours are as far apart in every library
 _NEIGHBOUR = 5  # not the first: a picture may have some copies
 _DECODED_SIDE = 320  # pixels, where the thumbnail is gone
-_MASTERS = RAW_KINDS | {"PSD"}  # what a picture was made from; never a version of the picture
 _CLOCKS_S = 900.0  # clocks of one shot differ by whole quarters of an hour: zones
 Pairs = NDArray[np.int64]  # (n, 2)
 
@@ -130,10 +129,10 @@ class Shown:
         compared = Closeups([looks[i] for i in ids.tolist()], np.array(aspects))
         places = np.searchsorted(ids, pairs)
         pairs = pairs[compared.same(places[:, 0], places[:, 1])]
-        masters = np.array(
-            [i for i in ids.tolist() if self.records[i].format in _MASTERS], np.int64
-        )
-        return pairs[np.isin(pairs[:, 0], masters) == np.isin(pairs[:, 1], masters)]
+        masters = np.array([_master(self.records[i].format) for i in ids.tolist()], dtype=np.int64)
+        kinds = masters[np.searchsorted(ids, pairs)]
+        kept: Pairs = pairs[kinds[:, 0] == kinds[:, 1]]
+        return kept
 
     def look_closely(
         self, pairs: Pairs, max_pixels: int, notify: Callable[[str], None]
@@ -252,12 +251,14 @@ def _as_pairs(pairs: Sequence[tuple[int, int]]) -> Pairs:
 
 def _of_one_moment(pairs: Pairs, records: Mapping[int, ItemRecord]) -> Pairs:
     """Without those whose cameras say two times: shots from a tripod may look the same."""
-    return pairs[
-        np.array(
-            [not are_two_shots(records[one], records[other]) for one, other in pairs.tolist()],
-            dtype=bool,
-        )
-    ]
+    apart = [are_two_shots(records[one], records[other]) for one, other in pairs.tolist()]
+    kept: Pairs = pairs[~np.array(apart, dtype=bool)]
+    return kept
+
+
+def _master(kind: str) -> int:
+    """What other pictures are made from is never a version of them: 1 RAW, 2 layers, 0 others."""
+    return 1 if kind in RAW_KINDS else 2 if kind == "PSD" else 0
 
 
 def are_two_shots(one: ItemRecord, other: ItemRecord) -> bool:

@@ -102,9 +102,9 @@ class Eyes:
         data = read_file(Path(seen.path))
         limit_computing(_COMPUTE_S + seen.size[0] * seen.size[1] / _PIXELS_PER_S)
         image, _ = read_picture(data, name=seen.path, max_pixels=self._max_pixels)
-        return image.convert("L").crop(
-            tuple(round(side * share) for share in (0.3, 0.7) for side in image.size)
-        )
+        left, top = round(0.3 * image.width), round(0.3 * image.height)
+        right, bottom = round(0.7 * image.width), round(0.7 * image.height)
+        return image.convert("L").crop((left, top, right, bottom))
 
     def _seen(self, given: dict[str, Any]) -> _Seen:
         name = given["hash"]
