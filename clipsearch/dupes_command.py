@@ -13,6 +13,7 @@ from clipsearch.commands import named_item, open_library
 
 if TYPE_CHECKING:
     from clipsearch.duplicates import DuplicateGroup, Shot
+    from clipsearch.library import Library
 
 _TIERS = ("identical", "same", "burst", "alike")
 _CERTAIN = ("identical", "same")  # what a script is given unless it asks for more
@@ -56,7 +57,10 @@ def _configure(parser: ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     add_json_argument(form)
     form.add_argument(
-        "--paths", action="store_true", help="print the paths of all but the best, one a line"
+        "--paths",
+        action="store_true",
+        help="print the paths of all but the best, one a line; not of copies that have what the "
+        "best lacks, nor where the best is not there now",
     )
     parser.add_argument(
         "-0", "--null", action="store_true", help="with --paths: end each with NUL, for xargs -0"
@@ -66,7 +70,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    library, _ = open_library(arguments)
+    library, settings = open_library(arguments)
     from clipsearch.duplicates import find_duplicates, tell_apart
 
     with library:
@@ -80,10 +84,15 @@ def _run(arguments: Namespace) -> int:
             return errors.DONE
         tiers = arguments.tier or (_CERTAIN if arguments.paths else _TIERS)
         groups = find_duplicates(
-            library, tiers=tiers, burst_s=arguments.within, alike=arguments.similar, notify=say
+            library,
+            tiers=tiers,
+            burst_s=arguments.within,
+            alike=arguments.similar,
+            max_pixels=settings.max_pixels,
+            notify=say,
         )
         if arguments.paths:
-            _print_paths(groups, end="\0" if arguments.null else "\n")
+            _print_paths(library, groups, end="\0" if arguments.null else "\n")
         for group in () if arguments.paths else groups:
             if arguments.json:
                 print_json(asdict(group))
@@ -94,17 +103,28 @@ def _run(arguments: Namespace) -> int:
     return errors.DONE
 
 
-def _print_paths(groups: list[DuplicateGroup], end: str) -> None:
-    paths = (path for group in groups for shot in group.others for path in shot.paths)
-    for path in dict.fromkeys(paths):  # a copy of a worse version is in two groups
-        print(path, end=end)
+def _print_paths(library: Library, groups: list[DuplicateGroup], end: str) -> None:
+    from clipsearch.disposable import disposable
+
+    paths, notes = disposable(library, groups)
+    for path in paths:
+        if end in str(path):  # it would be two lines, and each the name of another file
+            notes.append(f"Not among the paths: {str(path)!r}, whose name has a line break: use -0")
+        else:
+            print(path, end=end)
+    for note in notes:
+        say(note)
 
 
 def _print(group: DuplicateGroup) -> None:
     print(f"{_NAMES[group.tier]}, {1 + sum(len(shot.paths) for shot in group.others)}")
     _print_shot("best", group.best, group.best.paths[:1])
+    if group.why:
+        print(f"        because {group.why}")
     for shot in group.others:
         _print_shot("", shot, shot.paths)
+        if shot.only_here:
+            print(f"        it alone has {', '.join(shot.only_here)}")
 
 
 def _print_shot(mark: str, shot: Shot, paths: tuple[Path, ...]) -> None:

@@ -14,16 +14,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from clipsearch.config import DEFAULT_MAX_PIXELS
 from clipsearch.copies import (
+    Copies,
     Pairs,
     Pictures,
     copies,
     copy_groups,
     nearness,
-    rating_of,
-    version_quality,
+    versions,
 )
 from clipsearch.errors import NotInLibraryError, UsageError
+from clipsearch.keeping import Versions, rating_of
 from clipsearch.library import Library
 from clipsearch.near_pairs import NearPairs, near_pairs
 from clipsearch.stars import stars
@@ -37,7 +39,11 @@ __all__ = ["TIERS", "DuplicateGroup", "Shot", "copy_groups", "find_duplicates", 
 
 @dataclass(frozen=True)
 class Shot:
-    """A picture in a group. ``cosine`` is that to the group's best, 1 for the best itself."""
+    """A picture in a group. ``cosine`` is that to the group's best, 1 for the best itself.
+
+    ``only_here``: what it has and the best has not, in words; what has something is no copy that a
+    script may delete.
+    """
 
     item: int
     paths: tuple[Path, ...]
@@ -48,18 +54,21 @@ class Shot:
     rating: int | None
     taken_at: str | None
     sharpness: float | None  # in bursts and look-alikes: compares shots of one scene
+    only_here: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class DuplicateGroup:
     """The shot that is proposed to be kept, and the others.
 
-    In the tier of identical files the best is a file, and the one other shot holds its copies.
+    In the tier of identical files the best is a file, and the one other shot holds its copies; a
+    second one those with sidecars of their own.
     """
 
     tier: str
     best: Shot
     others: tuple[Shot, ...]
+    why: str = ""  # the best is the best, in words
 
 
 def find_duplicates(
@@ -68,6 +77,7 @@ def find_duplicates(
     tiers: Sequence[str] = TIERS,
     burst_s: float = DEFAULT_BURST_S,
     alike: float | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     notify: Callable[[str], None] = lambda _: None,
 ) -> list[DuplicateGroup]:
     """Groups of the given tiers, in the order of ``TIERS``, the largest groups first.
@@ -87,7 +97,7 @@ def find_duplicates(
         groups += _identical(library)
     space = library.active_space()
     if space is not None and set(tiers) - {IDENTICAL}:
-        search = _Tiers(library, space.id, burst_s, alike, notify)
+        search = _Tiers(library, space.id, burst_s, alike, max_pixels, notify)
         groups += [group for group in search.groups() if group.tier in tiers]
     return groups
 
@@ -112,36 +122,69 @@ def _identical(library: Library) -> list[DuplicateGroup]:
     paths = library.paths(library.present_items().tolist())
     copied = {item: found for item, found in paths.items() if len(found) > 1}
     records = library.items(list(copied))
+    with_sidecars = _with_sidecars(library) if copied else frozenset()
     groups: dict[int, DuplicateGroup] = {}
     for item, found in copied.items():
         record = records[item]
         content = record.parent_id or item  # the moments of a video have its files
-        ordered = _different(sorted(found, key=_original_first))
-        if len(ordered) < 2:
+
+        def order(path: Path) -> tuple[bool, int, int, str]:
+            return (path not in with_sidecars, *_original_first(path))
+
+        best, *others = _different(sorted(found, key=order))
+        if content in groups or not others:
             continue
-        if content not in groups:
-            of_video = library.items([content])[content] if record.parent_id else record
-            best, rest = (
-                Shot(
-                    item=item,
-                    paths=tuple(some),
-                    cosine=1.0,
-                    width=of_video.width,
-                    height=of_video.height,
-                    bytes=of_video.bytes,
-                    rating=rating_of(of_video),
-                    taken_at=of_video.taken_at,
-                    sharpness=None,
-                )
-                for some in (ordered[:1], ordered[1:])
+        of_video = library.items([content])[content] if record.parent_id else record
+        plain = [path for path in others if path not in with_sidecars]
+        beside = [path for path in others if path in with_sidecars]
+        shots = [
+            Shot(
+                item=item,
+                paths=tuple(some),
+                cosine=1.0,
+                width=of_video.width,
+                height=of_video.height,
+                bytes=of_video.bytes,
+                rating=rating_of(of_video),
+                taken_at=of_video.taken_at,
+                sharpness=None,
+                only_here=only_here,
             )
-            groups[content] = DuplicateGroup(IDENTICAL, best, (rest,))
-    return sorted(groups.values(), key=lambda group: (-len(group.others[0].paths), group.best.item))
+            for some, only_here in (([best], ()), (plain, ()), (beside, ("a sidecar of its own",)))
+            if some
+        ]
+        why = "it has a sidecar" if best in with_sidecars else "it has the shortest path"
+        groups[content] = DuplicateGroup(IDENTICAL, shots[0], tuple(shots[1:]), why)
+
+    def size(group: DuplicateGroup) -> tuple[int, int]:
+        return -sum(len(shot.paths) for shot in group.others), group.best.item
+
+    return sorted(groups.values(), key=size)
+
+
+def _with_sidecars(library: Library) -> frozenset[Path]:
+    return frozenset(
+        root.path / file.relpath
+        for root in library.roots()
+        for file in library.files(root.id)
+        if file.sidecars
+    )
 
 
 def _different(paths: list[Path]) -> list[Path]:
-    """Without what is another one by a link: whoever deletes a copy must not lose the original."""
-    return list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
+    """Without what is another one by a link: whoever deletes a copy must not lose the original.
+
+    Also a folder that was indexed by two ways, such as a second mount, has every file only once.
+    """
+    different: dict[object, Path] = {}
+    for path in paths:
+        try:
+            status = path.stat()
+            key: object = (status.st_dev, status.st_ino) if status.st_ino else path.resolve()
+        except OSError:
+            key = path.resolve()
+        different.setdefault(key, path)
+    return list(different.values())
 
 
 def _original_first(path: Path) -> tuple[int, int, str]:
@@ -158,12 +201,15 @@ class _Tiers:
         space_id: str,
         burst_s: float,
         alike: float | None,
+        max_pixels: int,
         notify: Callable[[str], None],
     ) -> None:
         self._library = library
         self._space_id = space_id
         self._burst_s = burst_s
+        self._max_pixels = max_pixels
         self._notify = notify
+        self._versions = Versions({}, {})
         self._pictures = Pictures.of(library, space_id)
         bounds = nearness(self._pictures.rows)
         self._near = bounds.near
@@ -180,22 +226,46 @@ class _Tiers:
                 f"{near.threshold:.3f} and more were looked at"
             )
         self._notify(f"{len(near.first):,} pairs are near, of {len(pictures.ids):,} pictures")
-        same = copies(pictures, self._library, self._space_id, near)
+        found_copies = copies(
+            pictures,
+            self._library,
+            self._space_id,
+            near,
+            max_pixels=self._max_pixels,
+            notify=self._notify,
+        )
+        self._say_what_is_uncertain(found_copies)
+        self._versions = versions(self._library, pictures, found_copies)
+        looks_alike = self._ids(near, near.cosines >= self._alike)
+        uncertain = np.concatenate([found_copies.unresolved, found_copies.unseen])
         gone: set[int] = set()
         found: list[DuplicateGroup] = []
         for tier, pairs in (
-            (SAME, same),
+            (SAME, found_copies.same),
             (BURST, self._close_in_time(near)),
-            (ALIKE, self._ids(near, near.cosines >= self._alike)),
+            (ALIKE, np.concatenate([looks_alike, uncertain])),
         ):
             left = pairs[~np.isin(pairs, np.array(sorted(gone), dtype=np.int64)).any(axis=1)]
             if tier != SAME:
                 pictures.closeups(np.unique(left).tolist())
-            quality = self._version if tier == SAME else self._shot_quality
+            quality = self._versions.quality if tier == SAME else self._shot_quality
             grouped = [self._group(tier, star) for star in stars(left, quality, self._apart)]
             found += sorted(grouped, key=lambda group: (-len(group.others), group.best.item))
             gone |= {shot.item for group in grouped for shot in group.others}
         return found
+
+    def _say_what_is_uncertain(self, found: Copies) -> None:
+        if len(found.unseen):
+            self._notify(
+                f"{len(found.unseen):,} pairs could not be looked at closely and are listed as "
+                f"look-alikes, not as the same: {found.why_unseen}. Run dupes again when it can be "
+                "read"
+            )
+        if len(found.unresolved):
+            self._notify(
+                f"{len(found.unresolved):,} pairs are listed as look-alikes, not as the same: in "
+                "one of the two the text of the other cannot be read"
+            )
 
     def _ids(self, near: NearPairs, chosen: NDArray[np.bool_]) -> Pairs:
         ids = self._pictures.ids
@@ -208,13 +278,12 @@ class _Tiers:
             apart_s = np.abs(taken[near.first] - taken[near.second])
             return self._ids(near, (apart_s <= self._burst_s) & (near.cosines >= self._near))
 
-    def _version(self, item: int) -> tuple[float, ...]:
-        return version_quality(self._pictures.records[item])
-
     def _shot_quality(self, item: int) -> tuple[float, ...]:
-        """Of shots of one scene the best: rating, then sharpness, then what versions go by."""
-        rating, *rest = self._version(item)
-        return (rating, self._sharpness(item) or 0.0, *rest)
+        """Of shots of one scene the best: rating, then sharpness, then pixels, bytes and age."""
+        record = self._pictures.records[item]
+        sharpness = self._sharpness(item) or 0.0
+        pixels = record.width * record.height
+        return (rating_of(record) or 0, sharpness, pixels, record.bytes, -item)
 
     def _sharpness(self, item: int) -> float | None:
         look = self._pictures.closeups([item]).get(item)
@@ -225,12 +294,20 @@ class _Tiers:
         places = np.searchsorted(ids, np.array(star, dtype=np.int64))
         cosines = rows[places] @ rows[places[0]]
         shots = [
-            self._shot(item, float(cosine), with_sharpness=tier != SAME)
+            self._shot(
+                item,
+                float(cosine),
+                with_sharpness=tier != SAME,
+                only_here=self._versions.only_of(item, star[0]) if tier == SAME else (),
+            )
             for item, cosine in zip(star, cosines, strict=True)
         ]
-        return DuplicateGroup(tier, shots[0], tuple(shots[1:]))
+        why = self._versions.why(star[0], star[1:]) if tier == SAME else _why_shot(shots)
+        return DuplicateGroup(tier, shots[0], tuple(shots[1:]), why)
 
-    def _shot(self, item: int, cosine: float, *, with_sharpness: bool) -> Shot:
+    def _shot(
+        self, item: int, cosine: float, *, with_sharpness: bool, only_here: tuple[str, ...]
+    ) -> Shot:
         record = self._pictures.records[item]
         return Shot(
             item=item,
@@ -242,7 +319,17 @@ class _Tiers:
             rating=rating_of(record),
             taken_at=record.taken_at,
             sharpness=self._sharpness(item) if with_sharpness else None,
+            only_here=only_here,
         )
+
+
+def _why_shot(shots: Sequence[Shot]) -> str:
+    best, *others = shots
+    if any((best.rating or 0) > (shot.rating or 0) for shot in others):
+        return "it is rated higher"
+    if any((best.sharpness or 0) > (shot.sharpness or 0) for shot in others):
+        return "it is the sharpest"
+    return "it has the most pixels, or the most bytes"
 
 
 def _seconds(taken_at: str | None) -> float:

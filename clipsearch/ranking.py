@@ -24,7 +24,8 @@ NOT_STRENGTH = 0.4
 # duplicate:no: pictures that are at least so similar and of nearly the same shape are one.
 SAME_COSINE = 0.98
 SAME_SHAPE = 0.02  # difference of width / height, as a part of it
-_BLOCK = 256  # answers that are compared with each other at a time
+_BLOCK = 128  # answers that are compared with each other at a time
+_LOOKED_AT = 8  # of an answer's near-copies: the nearest, a version being nearer than other pages
 
 Scores = NDArray[np.float32]
 Places = NDArray[np.int64]  # rows of an index
@@ -88,31 +89,53 @@ def first_of_groups(groups: NDArray[np.int64], k: int) -> Places:
 
 
 def without_near_copies(
-    rows: Callable[[Places], Matrix], shapes: NDArray[np.float64], k: int
+    rows: Callable[[Places], Matrix],
+    shapes: NDArray[np.float64],
+    k: int,
+    are_one: Callable[[Places], NDArray[np.bool_]] | None = None,
 ) -> Places:
     """Places of those of an order that are no near-copy of an earlier one, at most ``k``.
 
     ``rows`` gives the vectors of places, zeros for what has none; ``shapes`` are width / height.
+    ``are_one`` says of (n, 2) places that are near copies by these which are one picture.
     """
     kept: list[int] = []
     matrix: list[Matrix] = []
     for start in range(0, len(shapes), _BLOCK):
         places = np.arange(start, min(start + _BLOCK, len(shapes)))
         block = rows(places)
-        alike = _alike(block, shapes[places], block, shapes[places])
-        free = np.ones(len(places), dtype=np.bool_)
-        if kept:
-            earlier = np.concatenate(matrix)
-            free &= ~np.any(_alike(block, shapes[places], earlier, shapes[kept]), axis=1)
+        before = np.concatenate([*matrix, block])
+        others = np.concatenate([np.array(kept, dtype=np.int64), places])
+        alike = _alike(block, shapes[places], before, shapes[others])
+        alike &= others[None] < places[:, None]
+        if are_one is not None and alike.any():
+            alike = _confirmed(alike, block @ before.T, places, others, are_one)
         chosen: list[int] = []
-        for place in np.flatnonzero(free).tolist():
-            if not alike[place, chosen].any():
+        for place in range(len(places)):
+            if not alike[place, [*range(len(kept)), *(len(kept) + one for one in chosen)]].any():
                 chosen.append(place)
         kept += [start + place for place in chosen]
         matrix.append(block[chosen])
         if len(kept) >= k:
             break
     return np.array(kept[:k], dtype=np.int64)
+
+
+def _confirmed(
+    alike: NDArray[np.bool_],
+    cosines: Matrix,
+    places: Places,
+    others: Places,
+    are_one: Callable[[Places], NDArray[np.bool_]],
+) -> NDArray[np.bool_]:
+    """Those of the alike that are one picture, by a look at the nearest of each."""
+    nearest = np.argsort(np.where(alike, -cosines, np.inf), axis=1)[:, :_LOOKED_AT]
+    looked = np.zeros_like(alike)
+    np.put_along_axis(looked, nearest, True, axis=1)
+    first, second = np.nonzero(alike & looked)
+    found = np.zeros_like(alike)
+    found[first, second] = are_one(np.column_stack([places[first], others[second]]))
+    return found
 
 
 def _alike(

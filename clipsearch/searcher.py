@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clipsearch.calibrating import (
     Calibrated,
@@ -27,13 +28,14 @@ from clipsearch.notes import question_notes
 from clipsearch.query import Filter, Like, Query, parse
 from clipsearch.ranking import IMAGE, TEXT, GroupsOf, Part, Question, Scores
 from clipsearch.relevance import Kind, Relevance
-from clipsearch.selecting import View, hits_of_filters, hits_of_question
+from clipsearch.selecting import Duplicates, View, hits_of_filters, hits_of_question
 from clipsearch.vectors import Ids, Matrix, Vector
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from clipsearch.library.facts import Mask
+    from clipsearch.same_pictures import SamePictures
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Searcher:
     ``space_id`` names the vectors to search, by default the library's active space.
     ``opens_files`` False refuses files that a query names, for questions from other people.
     ``duplicates`` gives the groups that ``duplicate:no`` shows one picture of; without it, pictures
-    that are nearly the same are found among the hits. Thread-safe. The model is loaded at the first
-    question, or by ``warm_up``.
+    that are the same are found among the hits, by the judgement of ``clipsearch dupes``.
+    Thread-safe. The model is loaded at the first question, or by ``warm_up``.
     """
 
     def __init__(
@@ -85,7 +87,8 @@ class Searcher:
         self._encoder = encoder
         self._given_encoder = encoder is not None
         self._opens_files = opens_files
-        self._duplicates = duplicates
+        self._same_pictures: SamePictures | None = None
+        self._duplicates = Duplicates(duplicates, self._are_one)
         self._notify = notify
         self._view: View | None = None
         self._viewed: SpaceRecord | None = None  # the space that the view is of
@@ -273,6 +276,14 @@ class Searcher:
         return np.stack(rows) if rows else np.empty((0, space.space.dim), np.float32)
 
     # --- from vectors to hits ---------------------------------------------------------------
+
+    def _are_one(self, pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+        with self._loading:
+            if self._same_pictures is None:
+                from clipsearch.same_pictures import SamePictures  # asked for by few questions
+
+                self._same_pictures = SamePictures(self._library, self._settings.max_pixels)
+        return self._same_pictures.are_one(pairs)
 
     def _similar(self, space: SpaceRecord, view: View, one: Filter) -> Mask:
         """What passes a ``similar:`` filter."""

@@ -37,6 +37,17 @@ class Selected:
 
 
 @dataclass(frozen=True)
+class Duplicates:
+    """What ``duplicate:no`` takes for one picture: groups of items, or what a look at them says.
+
+    ``are_one`` is asked of (n, 2) items that are near-copies by their vectors.
+    """
+
+    groups: GroupsOf | None
+    are_one: Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
 class View:
     """A library at one moment: its vectors, its facts, and which belongs to which.
 
@@ -93,7 +104,7 @@ def hits_of_question(
     passes: Mask,
     query: Query,
     limit: int,
-    duplicates: GroupsOf | None,
+    duplicates: Duplicates,
     scores: Scores,
     cutoff: float | Scores | None,
     left_out: Collection[int | None],
@@ -132,7 +143,7 @@ def hits_of_question(
 
 
 def hits_of_filters(
-    view: View, passes: Mask, query: Query, limit: int, duplicates: GroupsOf | None
+    view: View, passes: Mask, query: Query, limit: int, duplicates: Duplicates
 ) -> Selected:
     """What passes, the newest first if the query says nothing else; of a video its first moment."""
     places = np.flatnonzero(passes)
@@ -144,10 +155,15 @@ def hits_of_filters(
     return Selected(pairs, len(places))
 
 
-def _distinct(view: View, places: Places, limit: int, duplicates: GroupsOf | None) -> Places:
-    if duplicates is not None:
-        return first_of_groups(duplicates(view.facts.ids[places]), limit)
-    return without_near_copies(lambda some: view.vectors(places[some]), view.shapes(places), limit)
+def _distinct(view: View, places: Places, limit: int, duplicates: Duplicates) -> Places:
+    if duplicates.groups is not None:
+        return first_of_groups(duplicates.groups(view.facts.ids[places]), limit)
+    return without_near_copies(
+        lambda some: view.vectors(places[some]),
+        view.shapes(places),
+        limit,
+        lambda some: duplicates.are_one(view.facts.ids[places[some]]),
+    )
 
 
 def _ordered(facts: Facts, places: Places, order: str) -> Places:

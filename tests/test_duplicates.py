@@ -11,15 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xxhash
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
 from clipsearch.cli import main
 from clipsearch.copies import nearness
 from clipsearch.duplicates import copy_groups, find_duplicates, tell_apart
 from clipsearch.errors import NotInLibraryError, UsageError
+from clipsearch.hashing import hash_content
 from clipsearch.images.closeup import Closeups, closeup
 from clipsearch.library import Batch, FileState, Library, NewItem
 from clipsearch.near_pairs import near_pairs
+from clipsearch.searcher import Searcher
 from clipsearch.stars import stars
 from clipsearch.vectors import EmbeddingSpace, unit_rows
 
@@ -148,6 +150,22 @@ class Shelf:
             writer.commit(Batch([item], (SPACE.id, [content], rows), [state]))
         return self.library.item_by_hash([content])[content]
 
+    def copy(self, name: str, to: str, sidecars: str = "") -> None:
+        """The same bytes at another place."""
+        shutil.copyfile(self.folder / name, self.folder / to)
+        data = (self.folder / to).read_bytes()
+        state = FileState(self.root, to, len(data), 1, 2, hash_content(data), sidecars=sidecars)
+        with self.library.writer() as writer:
+            writer.commit(Batch(files=[state]))
+
+    def tiers(self) -> dict[str, list[set[int]]]:
+        """The items of each group, by tier."""
+        found: dict[str, list[set[int]]] = {}
+        for group in find_duplicates(self.library):
+            items = {shot.item for shot in (group.best, *group.others)}
+            found.setdefault(group.tier, []).append(items)
+        return found
+
     def near(self, vector: np.ndarray, noise: float = 0.05) -> np.ndarray:
         moved: np.ndarray = vector + noise * self._random.standard_normal(DIM)
         return moved
@@ -261,3 +279,161 @@ def test_the_command_prints_groups_paths_for_scripts_and_remembers(
 @pytest.mark.parametrize("flags", [["--within", "-1"], ["--similar", "2"], ["--tier", "twins"]])
 def test_values_that_cannot_be_used_are_wrong_usage(shelf: Shelf, flags: list[str]) -> None:
     assert main(["dupes", *flags, "--library", str(shelf.library.path)]) == 2
+
+
+def invoice(number: int, total: str, width: int = 700) -> Image.Image:
+    page = Image.new("RGB", (width, round(width * 1.4)), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(width / 40)
+    draw.text((60, 40), f"Invoice {number}   total {total}", "black", font)
+    for line in range(20):
+        text = f"line of the form {line}   Name Address City"
+        draw.text((60, 100 + line * width / 20), text, "black", font)
+    return page
+
+
+def paths_of(shelf: Shelf, capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[set[str], str]:
+    """The names that ``dupes --paths`` prints, and what it says beside them."""
+    capsys.readouterr()
+    assert main(["dupes", "--paths", "-0", *flags, "--library", str(shelf.library.path)]) == 0
+    said = capsys.readouterr()
+    return {Path(path).name for path in said.out.split("\0") if path}, said.err
+
+
+def test_two_invoices_are_never_the_same_and_a_version_of_one_is(
+    shelf: Shelf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = np.ones(DIM)
+    first = shelf.add("1001.png", invoice(1001, "10.00"), at)
+    second = shelf.add("1002.png", invoice(1002, "99.99"), shelf.near(at))
+    third = shelf.add("1003.png", invoice(1003, "10.00"), shelf.near(at))
+    version = shelf.add("1001 sent.jpg", invoice(1001, "10.00"), shelf.near(at))
+    thumbnail = invoice(1002, "99.99")
+    small = shelf.add("small.png", thumbnail.resize((175, 245)), shelf.near(at))
+    tiers = shelf.tiers()
+    assert tiers["same"] == [{first, version}]
+    assert {second, third, small} <= set().union(*tiers["alike"])
+    names, said = paths_of(shelf, capsys)
+    assert len(names) == 1 and names <= {"1001.png", "1001 sent.jpg"}
+    assert "the text of the other cannot be read" in said
+    searcher = Searcher(shelf.library)
+    shown = {hit.item for hit in searcher.search("type:picture duplicate:no", top=50)}
+    assert {second, third} <= shown
+    assert len({first, version} & shown) == 1
+
+
+def test_what_is_known_of_a_copy_decides_which_to_keep_and_an_enlargement_never_wins(
+    shelf: Shelf, cat: Image.Image, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at, camera = np.ones(DIM), {"make": "Apple", "latitude": 10.0, "longitude": 20.0}
+    original = shelf.add("cat.png", cat, at, taken_at="2020-01-02T03:04:05", **camera)
+    enlarged = cat.resize((2 * cat.width, 2 * cat.height), Image.Resampling.BICUBIC)
+    shelf.add("cat by an app.jpg", enlarged, shelf.near(at))
+    small = cat.resize((cat.width // 2, cat.height // 2))
+    said = shelf.add("small.png", small, shelf.near(at))
+    with shelf.library.writer() as writer:
+        writer.tags.add_by_hand([said], "Mia")
+    (group,) = (g for g in find_duplicates(shelf.library) if g.tier == "same")
+    assert group.best.item == said, "what a person said of it counts most"
+    with shelf.library.writer() as writer:
+        writer.tags.remove_by_hand([said], "Mia")
+        writer.tags.add_by_hand([original], "Mia")
+    (group,) = (g for g in find_duplicates(shelf.library) if g.tier == "same")
+    assert group.best.item == original
+    for reason in ("the camera", "the date", "the place", "Mia", "original of an enlargement"):
+        assert reason in group.why
+    assert paths_of(shelf, capsys)[0] == {"cat by an app.jpg", "small.png"}
+
+
+def test_a_copy_with_something_of_its_own_is_not_given_to_scripts(
+    shelf: Shelf, cat: Image.Image, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = np.ones(DIM)
+    shelf.add("large.png", cat, at)
+    half = cat.resize((cat.width // 2, cat.height // 2))
+    shelf.add("dated.png", half, shelf.near(at), taken_at="2020-01-02T03:04:05")
+    shelf.add("plain.jpg", half, shelf.near(at))
+    names, said = paths_of(shelf, capsys)
+    assert names == {"plain.jpg"}
+    assert "more pixels" in said and "large.png" in said
+    main(["dupes", "--json", "--library", str(shelf.library.path)])
+    group = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert "the date" in group["why"]
+    assert [shot["only_here"] for shot in group["others"]] == [["more pixels"], []]
+
+
+def test_shots_at_two_times_a_raw_file_and_its_picture_are_no_versions(
+    shelf: Shelf, cat: Image.Image
+) -> None:
+    at, days = np.ones(DIM), "2024-05-01T10:00:0"
+    one = shelf.add("tripod 1.png", cat, at, taken_at=days + "1")
+    other = shelf.add("tripod 2.jpg", cat, shelf.near(at), taken_at=days + "4")
+    assert shelf.tiers() == {"burst": [{one, other}]}
+    abroad = shelf.add("clock abroad.webp", cat, shelf.near(at), taken_at="2024-05-01T12:00:01")
+    assert shelf.tiers()["same"] == [{one, abroad}]
+    raw = shelf.library.items([abroad])[abroad]
+    with shelf.library.writer() as writer:
+        item = NewItem("e" * 32, raw.width, raw.height, "DNG", 10**6)
+        thumb = shelf.library.path / "thumbs" / "ee" / f"{'e' * 32}.jpg"
+        thumb.parent.mkdir(parents=True)
+        cat.save(thumb)
+        (shelf.folder / "raw.dng").write_bytes(b"raw")
+        state = FileState(shelf.root, "raw.dng", 3, 1, 1, "e" * 32)
+        rows = unit_rows(np.asarray(at, dtype=np.float32)[None])
+        writer.commit(Batch([item], (SPACE.id, ["e" * 32], rows), [state]))
+    assert shelf.tiers()["same"] == [{one, abroad}]
+
+
+def test_a_script_is_given_nothing_whose_original_is_gone_or_changed(
+    shelf: Shelf, cat: Image.Image, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = np.ones(DIM)
+    shelf.add("cat.png", cat, at)
+    shelf.add("small.png", cat.resize((cat.width // 2, cat.height // 2)), shelf.near(at))
+    shelf.copy("small.png", "small again.png")
+    assert paths_of(shelf, capsys)[0] == {"small.png", "small again.png"}
+    (shelf.folder / "small again.png").write_bytes(b"something else by now")
+    names, said = paths_of(shelf, capsys)
+    assert names == {"small.png"} and "small again.png" in said
+    (shelf.folder / "cat.png").rename(shelf.folder / "away.png")
+    names, said = paths_of(shelf, capsys)
+    assert names == set() and "the file to keep is not there" in said
+
+
+def test_files_that_cannot_be_looked_at_now_are_look_alikes_until_they_can(
+    shelf: Shelf, cat: Image.Image, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = np.ones(DIM)
+    original = shelf.add("cat.png", cat, at)
+    small = shelf.add("small.png", cat.resize((cat.width // 2, cat.height // 2)), shelf.near(at))
+    for item in (original, small):
+        content = shelf.library.items([item])[item].content_hash
+        thumb = shelf.library.path / "thumbs" / content[:2] / f"{content}.jpg"
+        thumb.parent.mkdir(parents=True, exist_ok=True)
+        cat.save(thumb)
+    (shelf.folder / "cat.png").rename(shelf.folder / "offline.png")
+    names, said = paths_of(shelf, capsys)
+    assert names == set() and "could not be looked at closely" in said and "cat.png" in said
+    assert shelf.tiers() == {"alike": [{original, small}]}
+    (shelf.folder / "offline.png").rename(shelf.folder / "cat.png")
+    assert shelf.tiers() == {"same": [{original, small}]}
+
+
+def test_of_identical_files_the_one_with_a_sidecar_is_kept_and_a_link_is_no_copy(
+    shelf: Shelf, cat: Image.Image, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf.add("a.png", cat, np.ones(DIM))
+    shelf.copy("a.png", "with words.png", sidecars="with words.xmp 5 1")
+    shelf.copy("a.png", "with other words.png", sidecars="with other words.xmp 5 1")
+    (shelf.folder / "link.png").hardlink_to(shelf.folder / "a.png")
+    data = (shelf.folder / "a.png").read_bytes()
+    with shelf.library.writer() as writer:
+        link = FileState(shelf.root, "link.png", len(data), 1, 3, hash_content(data))
+        writer.commit(Batch(files=[link]))
+    (group,) = find_duplicates(shelf.library, tiers=["identical"])
+    assert group.best.paths == (shelf.folder / "with words.png",)
+    assert [shot.paths for shot in group.others] == [
+        (shelf.folder / "a.png",),
+        (shelf.folder / "with other words.png",),
+    ]
+    names, said = paths_of(shelf, capsys)
+    assert names == {"a.png"} and "a sidecar of its own" in said
