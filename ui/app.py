@@ -13,6 +13,7 @@ import gradio as gr
 from clipsearch.errors import ClipsearchError, QueryError
 from ui import markup
 from ui.guard import uploaded_file
+from ui.questions import queue_questions
 from ui.review import add_review
 from ui.service import Service
 
@@ -163,7 +164,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
         shown.find_similar(_told(similar_to_shown, 3), count, **asked).then(
             lambda: ("", None), None, [words, picture], **quiet
         )
-    page.queue(default_concurrency_limit=4)
+    queue_questions(page)
     built: gr.Blocks = page
     return built
 
