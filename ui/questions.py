@@ -90,12 +90,11 @@ class QuestionQueue(Queue):
             limit = line.concurrency_limit
             if limit is not None and line.current_concurrency >= limit:
                 continue
-            held = self.pending_messages_per_session
-            read = [one for one in line.queue if one.session_hash in held]
-            read = [one for one in read if held[one.session_hash].is_read]
-            if read:
-                event = min(read, key=lambda one: held[one.session_hash].asked_at)
-                held[event.session_hash].asked_at = time.monotonic()
+            read = [(one, self._messages(one.session_hash)) for one in line.queue]
+            found = [(one, told) for one, told in read if told is not None and told.is_read]
+            if found:
+                event, messages = min(found, key=lambda pair: pair[1].asked_at)
+                messages.asked_at = time.monotonic()
                 line.queue.remove(event)
                 return [event], False, name
         return None
@@ -107,8 +106,9 @@ class QuestionQueue(Queue):
     async def notify_clients(self) -> None:
         while not self.stopped:
             await asyncio.sleep(self.update_intervals)
-            for session, messages in list(self.pending_messages_per_session.items()):
-                if messages.unread_s > UNREAD_S:
+            for session in list(self.pending_messages_per_session):
+                messages = self._messages(session)
+                if messages is None or messages.unread_s > UNREAD_S:
                     self._forget(session)
             for name in list(self.event_queue_per_concurrency_id):
                 self.broadcast_estimations(name)
@@ -117,17 +117,18 @@ class QuestionQueue(Queue):
         """Nothing: the base reckons over all questions ever asked, after each of them."""
         return self.cached_event_analytics_summary
 
+    def _messages(self, session: str) -> Messages | None:
+        found = self.pending_messages_per_session.get(session)
+        return found if isinstance(found, Messages) else None
+
     def _waiting(self) -> list[Event]:
         lines = self.event_queue_per_concurrency_id.values()
         return [event for line in lines for event in line.queue]
 
     def _make_room(self) -> None:
-        """Forgets the oldest unread session of the client with the most, when there are too many."""
-        unread = {
-            session: messages
-            for session, messages in self.pending_messages_per_session.items()
-            if not messages.is_read
-        }
+        """Of too many unread sessions the oldest is forgotten, of the client with the most."""
+        held = [(name, self._messages(name)) for name in self.pending_messages_per_session]
+        unread = {name: one for name, one in held if one is not None and not one.is_read}
         if len(unread) < MAX_UNREAD:
             return
         ((most, _),) = Counter(messages.client for messages in unread.values()).most_common(1)

@@ -61,7 +61,7 @@ def upright_from_bands(
     orientation: int,
     target_side: int | None,
 ) -> Image.Image:
-    """``upright_rgb`` of a large picture from its rows, a band at a time, each made smaller at once.
+    """``upright_rgb`` of a large picture from bands of its rows, each made smaller at once.
 
     The bands have a multiple of ``reduction`` rows but the last; ``whole`` gives size and info.
     So converting takes no memory to speak of beside what the bands are cut from.
