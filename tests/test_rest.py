@@ -42,9 +42,7 @@ def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client_of(service: Service, uploads: Path, token: str = "") -> TestClient:
     app = FastAPI(openapi_url=None)
     app.include_router(rest_routes(service, uploads))
-    return TestClient(
-        guarded(app, port=7860, token=token, uploads=Uploads(uploads)), base_url=HERE
-    )
+    return TestClient(guarded(app, port=7860, token=token, uploads=Uploads(uploads)), base_url=HERE)
 
 
 @pytest.fixture(scope="module")
