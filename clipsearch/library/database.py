@@ -118,13 +118,11 @@ class Database:
         Only its owner may read the copy: it says what is in all the photos.
         """
         try:
-            os.close(os.open(destination, os.O_RDWR | os.O_CREAT, 0o600))
+            os.close(os.open(destination, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except OSError as error:
             reason = error.strerror or str(error)
             advice = "check the folder's permissions"
             raise StorageError(path=destination, reason=reason, advice=advice) from error
-        with contextlib.suppress(OSError):  # a drive without permissions
-            destination.chmod(0o600)
         with (
             _in_our_words(self.path, written=destination),
             self._borrowed() as source,
