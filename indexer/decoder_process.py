@@ -11,8 +11,6 @@ is about the file that was opened last.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import io
 import os
 import signal
 import sys
@@ -45,6 +43,7 @@ from clipsearch.images import (
 from indexer.fields import PhotoMetadata
 from indexer.messages import BrokenMessageError, receive, send
 from indexer.metadata import read_metadata
+from indexer.showing import give_memory_back, limit_shown_memory, shown_as
 from indexer.sidecars import MAX_SIDECAR_BYTES, describe
 
 # Seconds of computing for one picture or one moment of a video; a picture gets more by its size.
@@ -56,7 +55,6 @@ PICTURE, VIDEO = "picture", "video"
 _SNIFFED_BYTES = 64
 # Address space beyond what the largest allowed picture takes.
 _MEMORY_BYTES = 3 << 30
-SHOWN_BYTES = 720 << 20  # for a picture that is shown, beyond what the process takes anyway
 _BYTES_PER_PIXEL = 16  # decoded, flattened, turned and reduced, some of it at the same time
 
 
@@ -224,14 +222,16 @@ class Server:
     def _frame(
         self, path: str, max_pixels: int, time_s: float, target_side: int, shown: dict[str, int]
     ) -> None:
-        """Decodes the frame of a video at a time, as ``_send_shown`` sends it."""
+        """Decodes the frame of a video at a time, as ``showing.shown_as`` gives it."""
         from indexer import video
 
         self._path = Path(path)
         limit_shown_memory()
         limit_computing(COMPUTE_S)
         image = video.read_frame(self._path, time_s, max_pixels=max_pixels, target_side=target_side)
-        self._send_shown(image, shown)
+        self._say(*shown_as(image, shown))
+        del image
+        give_memory_back()
 
     def _show(
         self,
@@ -242,7 +242,7 @@ class Server:
         content_hash: str | None,
         at_once: int,
     ) -> None:
-        """Decodes a picture for people, as ``_send_shown`` sends it.
+        """Decodes a picture for people, as ``showing.shown_as`` gives it.
 
         Says ``large`` and leaves it where it has more than ``at_once`` pixels. With a
         ``content_hash`` the file is refused if it is another by now.
@@ -262,20 +262,7 @@ class Server:
         limit_computing(COMPUTE_S + pixels / PIXELS_PER_S)
         image, _ = read_picture(data, name=path, max_pixels=max_pixels, target_side=target_side)
         del data
-        self._send_shown(image, shown)
-
-    def _send_shown(self, image: Image.Image, shown: dict[str, int]) -> None:
-        """As a JPEG of at most ``side`` pixels if there is a ``quality``, else as rows of RGB."""
-        side, quality = shown["side"], shown.get("quality")
-        if max(image.size) > side:
-            image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-        answer: dict[str, Any] = {"status": "frame", "size": list(image.size)}
-        if quality is None:
-            self._say(answer, image.tobytes())
-        else:
-            buffer = io.BytesIO()
-            image.save(buffer, "JPEG", quality=quality)
-            self._say(answer, buffer.getvalue())
+        self._say(*shown_as(image, shown))
         del image
         give_memory_back()
 
@@ -371,30 +358,6 @@ def limit_memory(max_pixels: int) -> None:
         wanted = min(wanted, hard)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
-
-
-def limit_shown_memory() -> None:
-    """Lets a picture that is only shown take SHOWN_BYTES and no more; Linux only.
-
-    A server's memory is for many; a run that indexes opens the picture within ``limit_memory``.
-    """
-    try:
-        import resource
-
-        said = Path("/proc/self/status").read_text(encoding="ascii")
-    except (ImportError, OSError):
-        return
-    if resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY:
-        used = next(int(line.split()[1]) for line in said.splitlines() if line[:7] == "VmData:")
-        wanted = used * 1024 + SHOWN_BYTES
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_DATA, (wanted, resource.RLIM_INFINITY))
-
-
-def give_memory_back() -> None:
-    """Has glibc return what is free; elsewhere the system's own allocator decides."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _look(path: Path) -> list[int]:
