@@ -11,6 +11,7 @@ from PIL import Image
 
 from clipsearch import errors
 from clipsearch.errors import ImageError, ImageNotFoundError, ImageUnreadableError
+from indexer.decoder_process import PIXELS_PER_S
 from indexer.decoders import DECODE_S, DecoderDiedError, DecoderPool
 
 _AT_ONCE = 2
@@ -75,15 +76,18 @@ class PictureReader:
             with self._gathering:
                 for _ in range(_AT_ONCE):
                     alone.enter_context(self._places)
-            return self._ask(path, {"do": "show", "at_once": _NO_LIMIT, **request})
+            most = {"do": "show", "at_once": _NO_LIMIT, **request}
+            return self._ask(path, most, DECODE_S + self._max_pixels / PIXELS_PER_S)
 
-    def _ask(self, path: Path, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _ask(
+        self, path: Path, request: dict[str, Any], timeout_s: float = DECODE_S
+    ) -> tuple[dict[str, Any], bytes]:
         if not path.exists():
             raise ImageNotFoundError(path=path)
         request |= {"path": str(path), "max_pixels": self._max_pixels}
         with self._decoders.borrow() as decoder:
             try:
-                answer, data = decoder.ask(request, DECODE_S)
+                answer, data = decoder.ask(request, timeout_s)
             except DecoderDiedError as error:
                 raise ImageUnreadableError(path=path, reason=str(error)) from error
         if answer["status"] == "failed":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import json
@@ -12,16 +13,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import uvicorn
 from PIL import Image
 from serving import Reply, Served, index, running_server
+from uvicorn.server import ServerState
 
+from ui.connections import MAX_CONNECTIONS, PatientProtocol
 from ui.limits import MAX_STREAMS_OF_ONE
 from ui.questions import MAX_OF_SESSION, MAX_UNREAD
 from ui.uploads import MAX_UPLOAD_BYTES, Uploads, remove_orphans, uploads_folder
@@ -396,6 +400,49 @@ def test_open_streams_end_when_they_are_too_many(open_server: Served) -> None:
         assert is_answered(open_server, search_function(open_server), "beside")
 
 
+def test_connections_that_say_nothing_make_way(open_server: Served) -> None:
+    with ExitStack() as held:
+        for _ in range(MAX_CONNECTIONS + 20):
+            address = ("127.0.0.1", open_server.port)
+            silent = held.enter_context(socket.create_connection(address, timeout=10))
+            silent.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")  # and no end of the head
+        assert is_answered(open_server, search_function(open_server), "crowd")
+
+
+def test_a_request_that_never_ends_its_head_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.connections.HEAD_S", 0.2)
+
+    async def app(scope: object, receive: object, send: Callable[..., Awaitable[None]]) -> None:
+        await asyncio.sleep(0.4)  # an answer may take longer than a head
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def talk() -> tuple[bytes, list[bytes]]:
+        config = uvicorn.Config(app, http=PatientProtocol, lifespan="off")
+        config.load()
+        state = ServerState()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: PatientProtocol(config, state, {}), "127.0.0.1")
+        port = server.sockets[0].getsockname()[1]
+        whole, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        ended = []
+        for begun in (b"", b"GET / HTTP/1.1\r\nHo"):
+            reader, other = await asyncio.open_connection("127.0.0.1", port)
+            other.write(begun)
+            with suppress(ConnectionError):
+                ended.append(await asyncio.wait_for(reader.read(), 5))
+            other.close()
+        answer = await asyncio.wait_for(whole.readline(), 5)
+        writer.close()
+        server.close()
+        return answer, ended
+
+    answer, ended = asyncio.run(talk())
+    assert b"204" in answer
+    assert all(said == b"" for said in ended)
+
+
 def test_an_upload_that_is_a_folder_is_no_file(open_server: Served) -> None:
     """Clean-up would stumble over it and never clean up again."""
     sent = Path(upload(open_server, b"something"))
@@ -584,7 +631,7 @@ def test_the_frameworks_errors_have_our_shape(open_server: Served) -> None:
         ("POST", "/gradio_api/queue/join", json_kind, b"{", 400),
         ("GET", "/gradio_api/queue/join", {}, None, 405),
         ("POST", "/gradio_api/upload", json_kind, b"{}", 400),
-        ("POST", "/gradio_api/upload", form, b"--X\r\nno header", 400),
+        ("POST", "/gradio_api/upload", form, b"--X\r\nno header", 413),
         ("GET", "/api/search?q=in:~nobody/x", {}, None, 400),
         ("GET", "/api/search?q=in:~root/x", {}, None, 400),
     ):  # fmt: skip
