@@ -43,6 +43,7 @@ from clipsearch.images import (
 from indexer.fields import PhotoMetadata
 from indexer.messages import BrokenMessageError, receive, send
 from indexer.metadata import read_metadata
+from indexer.showing import give_memory_back, limit_shown_memory, shown_as
 from indexer.sidecars import MAX_SIDECAR_BYTES, describe
 
 # Seconds of computing for one picture or one moment of a video; a picture gets more by its size.
@@ -92,6 +93,7 @@ class Server:
                 self._say(answer | {"error": type(error).__name__, "fields": _plain(error.fields)})
             except MemoryError:
                 self._data = b""
+                give_memory_back()
                 reason = "not enough memory to decode it within the limit of this process"
                 self._say({"status": "failed", "reason": reason, "is_settled": True})
 
@@ -217,24 +219,52 @@ class Server:
             }
         )
 
-    def _frame(self, path: str, max_pixels: int, time_s: float, target_side: int) -> None:
-        """Decodes the frame of a video at a time, as rows of RGB."""
+    def _frame(
+        self, path: str, max_pixels: int, time_s: float, target_side: int, shown: dict[str, int]
+    ) -> None:
+        """Decodes the frame of a video at a time, as ``showing.shown_as`` gives it."""
         from indexer import video
 
         self._path = Path(path)
+        limit_shown_memory()
         limit_computing(COMPUTE_S)
         image = video.read_frame(self._path, time_s, max_pixels=max_pixels, target_side=target_side)
-        self._say({"status": "frame", "size": list(image.size)}, image.tobytes())
+        self._say(*shown_as(image, shown))
+        del image
+        give_memory_back()
 
-    def _show(self, path: str, max_pixels: int, target_side: int | None) -> None:
-        """Decodes a picture for people, as rows of RGB."""
+    def _show(
+        self,
+        path: str,
+        max_pixels: int,
+        target_side: int,
+        shown: dict[str, int],
+        content_hash: str | None,
+        at_once: int,
+    ) -> None:
+        """Decodes a picture for people, as ``showing.shown_as`` gives it.
+
+        Says ``large`` and leaves it where it has more than ``at_once`` pixels. With a
+        ``content_hash`` the file is refused if it is another by now.
+        """
         self._path = Path(path)
+        limit_shown_memory()
         data = read_file(self._path)
+        if content_hash is not None and hash_content(data) != content_hash:
+            reason = "it is not the file that was indexed any more"
+            raise ImageUnreadableError(path=path, reason=reason)
         limit_computing(COMPUTE_S)
         header = read_header(data, name=path, max_pixels=max_pixels)
-        limit_computing(COMPUTE_S + header.width * header.height / PIXELS_PER_S)
+        pixels = header.width * header.height
+        if pixels > at_once:
+            self._say({"status": "large"})
+            return
+        limit_computing(COMPUTE_S + pixels / PIXELS_PER_S)
         image, _ = read_picture(data, name=path, max_pixels=max_pixels, target_side=target_side)
-        self._say({"status": "frame", "size": list(image.size)}, image.tobytes())
+        del data
+        self._say(*shown_as(image, shown))
+        del image
+        give_memory_back()
 
     def _progress(self, most_s: float) -> Callable[[], None]:
         """What a video calls as it goes on: its limit is for one step, and one for all of it."""

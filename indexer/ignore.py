@@ -8,16 +8,15 @@ from someone else may hold such a line.
 
 from __future__ import annotations
 
-import fnmatch
 import re
 import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
+
+from clipsearch.globbing import Part, compile_name, match_parts
 
 IGNORE_FILE = ".clipsearchignore"
 MAX_IGNORE_BYTES = 256 * 1024
-_NOTHING = re.compile("(?!)")  # matches no name
 _NAMED_LINES = 3  # of the lines that are no pattern, so many are told
 
 # --- left out by default --------------------------------------------------------------------
@@ -107,14 +106,14 @@ class Pattern:
     folders_only: bool
     is_plain: bool  # its last part has no wildcards
     name: re.Pattern[str] | None = None
-    parts: tuple[re.Pattern[str] | None, ...] = ()
+    parts: tuple[Part, ...] = ()
 
     def matches(self, relpath: str, name: str, *, is_folder: bool) -> bool:
         if self.folders_only and not is_folder:
             return False
         if self.name is not None:
             return self.name.match(name) is not None
-        return _parts_match(self.parts, relpath.split("/"))
+        return match_parts(self.parts, relpath.split("/"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +188,10 @@ def parse(line: str) -> Pattern | None:
     parts = text.removeprefix("/").split("/")
     is_plain = not re.search(r"[*?\[]", parts[-1])
     if "/" not in text:
-        return Pattern(leaves_out, folders_only, is_plain, name=_compile(text))
-    compiled = [None if part == "**" else _compile(part) for part in parts]
+        return Pattern(leaves_out, folders_only, is_plain, name=compile_name(text, has_sets=True))
+    compiled = [None if part == "**" else compile_name(part, has_sets=True) for part in parts]
     if compiled[-1] is None:  # everything in a folder, but not the folder
-        compiled.append(_compile("*"))
+        compiled.append(compile_name("*", has_sets=True))
     return Pattern(leaves_out, folders_only, is_plain, parts=tuple(compiled))
 
 
@@ -200,50 +199,3 @@ def _without_trailing_spaces(line: str) -> str:
     text = line.rstrip(" ")
     backslashes = len(text) - len(text.rstrip("\\"))
     return text + " " if backslashes % 2 and len(text) < len(line) else text
-
-
-@lru_cache(maxsize=1024)
-def _compile(part: str) -> re.Pattern[str]:
-    """A part of a pattern, without slashes, as a regular expression that never backtracks far.
-
-    Python's fnmatch makes it (with atomic groups); it lacks escapes and knows [!x], not [^x].
-    """
-    glob: list[str] = []
-    position = 0
-    while position < len(part):
-        char = part[position]
-        if char == "\\":
-            position += 1
-            if position == len(part):
-                raise ValueError("it ends in a backslash")
-            escaped = part[position]
-            glob.append(f"[{escaped}]" if escaped in "*?[" else escaped)
-        elif char == "[":
-            end = part.find("]", position + 2 + (part[position + 1 : position + 2] in ("!", "^")))
-            inside = part[position + 1 : end]
-            if end < 0 or "\\" in inside or "[:" in inside:
-                raise ValueError(f"{part[position:]!r} is no set of characters such as [a-z]")
-            glob.append(f"[!{inside[1:]}]" if inside[0] in "!^" else f"[{inside}]")
-            position = end
-        else:
-            glob.append(char)
-        position += 1
-    return re.compile(fnmatch.translate("".join(glob)))
-
-
-def _parts_match(parts: tuple[re.Pattern[str] | None, ...], names: list[str]) -> bool:
-    """Whether the parts match all names. Only the last None is ever tried again: that suffices."""
-    part = name = 0
-    retry: tuple[int, int] | None = None
-    while name < len(names):
-        wanted = parts[part] if part < len(parts) else _NOTHING
-        if wanted is None:
-            part, retry = part + 1, (part + 1, name + 1)
-        elif wanted.match(names[name]):
-            part, name = part + 1, name + 1
-        elif retry is not None:
-            part, name = retry
-            retry = (part, name + 1)
-        else:
-            return False
-    return all(left is None for left in parts[part:])

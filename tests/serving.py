@@ -32,6 +32,7 @@ class Served:
     process: subprocess.Popen[str]
     url: str = ""
     lines: list[str] = field(default_factory=list)
+    patience_s: float = 30.0
 
     @property
     def port(self) -> int:
@@ -45,7 +46,7 @@ class Served:
         method: str = "GET",
         body: bytes | None = None,
     ) -> Reply:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.patience_s)
         try:
             connection.request(method, path, body, headers or {})
             answer = connection.getresponse()

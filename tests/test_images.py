@@ -6,6 +6,8 @@ import io
 import json
 import os
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -247,3 +249,60 @@ def test_thumbnails_of_extreme_shapes_fit() -> None:
             assert max(small.size) <= 320
             assert Image.MIME[small.format] == THUMBNAIL_TYPE
             assert Image.EXTENSION[THUMBNAIL_SUFFIX] == small.format
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "CMYK", "LA"])
+def test_a_large_picture_is_the_same_in_bands(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large PNGs are decoded, and all large pictures converted, a band of rows at a time."""
+    noise = np.random.default_rng(3).integers(0, 255, (30, 40, 3), np.uint8)
+    picture = Image.fromarray(noise).resize((811, 607), Image.Resampling.BICUBIC).convert(mode)
+    if mode == "RGBA":
+        picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    data = encoded(picture, "TIFF" if mode == "CMYK" else "PNG")
+    whole = decode_image(data, name="x", target_side=50)
+    monkeypatch.setattr("clipsearch.images.upright.LARGE_PIXELS", 1000)
+    monkeypatch.setattr("clipsearch.images.upright._BAND_PIXELS", 811 * 20)
+    monkeypatch.setattr("clipsearch.images.png_bands._BAND_BYTES", 811 * 4 * 20)
+    banded = decode_image(data, name="x", target_side=50)
+    assert banded.size == (-(-811 // 6), -(-607 // 6))
+    difference = np.abs(np.asarray(whole.reduce(6), int) - np.asarray(banded, int))
+    assert difference.max() <= (1 if mode == "CMYK" else 0)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "short"])
+def test_damage_is_seen_in_bands_too(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsearch.images.upright.LARGE_PIXELS", 1000)
+    data = bytearray(encoded(two_coloured(400, 300), "PNG"))
+    place = data.index(b"IDAT")
+    if damage == "cut":
+        del data[place + 40 :]
+    elif damage == "flipped":
+        data[place + 30] ^= 0x10
+    else:
+        data[20:24] = struct.pack(">I", 3000)  # more rows than there are
+        data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    with pytest.raises(errors.ImageUnreadableError):
+        decode_image(bytes(data), name="x.png", target_side=20)
+
+
+def test_a_large_png_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    """Of 64 million pixels, which are 256 MB in Pillow: in a process, for what it takes."""
+    rows = zlib.compress(bytes(8_000 * (1 + 3 * 8_000)), 1)
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 8_000, 8_000, 8, 2, 0, 0, 0)), (b"IDAT", rows))
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, body in (*chunks, (b"IEND", b"")):
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        data += struct.pack(">I", len(body)) + kind + body + check
+    (tmp_path / "large.png").write_bytes(data)
+    program = (
+        "import resource, sys; from clipsearch.images import load_image; from pathlib import Path;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; load_image(Path("
+        "sys.argv[2])); before = peak(); print(load_image(Path(sys.argv[1]), target_side=500).size,"
+        "peak() - before)"
+    )
+    small = tmp_path / "small.png"
+    two_coloured().save(small)
+    command = [sys.executable, "-c", program, str(tmp_path / "large.png"), str(small)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("(1000, 1000)")
+    assert int(said.split()[-1]) < 160 * 1024  # KiB

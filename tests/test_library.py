@@ -190,8 +190,10 @@ def test_forget_removes_rows_items_and_thumbnails_but_no_photo(
     photo.parent.mkdir()
     photo.write_bytes(b"a photo")
     thumb = library.path / "thumbs" / "aa" / "aa.jpg"
-    thumb.parent.mkdir(parents=True)
-    thumb.touch()
+    view = library.path / "views" / "aa" / "aa.jpg"
+    for picture in (thumb, view):
+        picture.parent.mkdir(parents=True)
+        picture.touch()
     names = {"a.jpg": "aa", "d/b.jpg": "bb", "d/copy.jpg": "aa", "dx.jpg": "cc"}
     with library.writer() as writer:
         root = writer.add_root(photo.parent)
@@ -202,6 +204,7 @@ def test_forget_removes_rows_items_and_thumbnails_but_no_photo(
         report = writer.forget(photo)
         assert (report.files, report.items) == (1, 1)
         assert not thumb.exists()
+        assert not view.exists()
         assert photo.read_bytes() == b"a photo"
         for unknown in (photo, tmp_path / "elsewhere"):
             with pytest.raises(NotInLibraryError):
@@ -273,6 +276,7 @@ def test_a_backup_made_while_it_is_written_is_a_sound_library(
             add(writer, root, {f"{batch}-{i}.jpg": f"{batch}-{i}" for i in range(10)})
             copies.append(tmp_path / f"backup-{batch}.db")
             library.backup(copies[-1])
+            assert copies[-1].stat().st_mode & 0o777 == 0o600
     with pytest.raises(StorageError, match="already"):
         library.backup(copies[0])
     with pytest.raises(StorageError):

@@ -19,9 +19,10 @@ from clipsearch.library.fill_state import RUNNING, FillState, write_fill_state
 from clipsearch.library.lock import fill_lock
 from clipsearch.vectors import EmbeddingSpace
 from ui import markup
-from ui.guard import MAX_UPLOAD_BYTES, Guard
 from ui.rest import rest_routes
+from ui.server import guarded
 from ui.service import Service
+from ui.uploads import MAX_UPLOAD_BYTES, Uploads
 
 TOKEN = "a long secret"  # noqa: S105
 HERE = "http://127.0.0.1:7860"
@@ -41,7 +42,7 @@ def uploads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client_of(service: Service, uploads: Path, token: str = "") -> TestClient:
     app = FastAPI(openapi_url=None)
     app.include_router(rest_routes(service, uploads))
-    return TestClient(Guard(app, port=7860, token=token, uploads=uploads), base_url=HERE)
+    return TestClient(guarded(app, port=7860, token=token, uploads=Uploads(uploads)), base_url=HERE)
 
 
 @pytest.fixture(scope="module")

@@ -10,16 +10,16 @@ from typing import Any, ParamSpec
 
 import gradio as gr
 
-from clipsearch.errors import ClipsearchError, QueryError
+from clipsearch.errors import ClipsearchError, ImageNotFoundError, QueryError
 from ui import markup
-from ui.guard import uploaded_file
+from ui.questions import queue_questions
 from ui.review import add_review
 from ui.service import Service
+from ui.uploads import Uploads
 
 HERE = Path(__file__).parent
 STYLE = HERE / "page.css"
 COUNTS = (10, 25, 50, 100, 200)
-UPLOAD_LIFETIME_S = 900
 
 Dropped = dict[str, Any] | None  # what gradio's drop zone sends: an uploaded file's path
 P = ParamSpec("P")
@@ -46,11 +46,9 @@ def theme() -> gr.themes.Base:
     )
 
 
-def build_page(service: Service, uploads: Path) -> gr.Blocks:
+def build_page(service: Service, uploads: Uploads) -> gr.Blocks:
     """Lays out the page and wires it to ``service``; dropped pictures arrive in ``uploads``."""
-    with gr.Blocks(
-        title="clipsearch", analytics_enabled=False, delete_cache=(60, UPLOAD_LIFETIME_S)
-    ) as page:
+    with gr.Blocks(title="clipsearch", analytics_enabled=False) as page:
         heading = gr.HTML()
         models = gr.HTML(elem_id="models", js_on_load=_script("models.js"))
         with gr.Row(elem_classes="cs-question"):
@@ -104,7 +102,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
         def search(
             text: str, image: Dropped, top: int, everything: bool = False
         ) -> tuple[None, str, str]:
-            dropped = uploaded_file(uploads, image["path"]) if image else None
+            dropped = _dropped(uploads, image)
             answer = service.search(text, picture=dropped, top=int(top), everything=everything)
             return None, markup.answered(answer), _body(service, answer)
 
@@ -163,7 +161,7 @@ def build_page(service: Service, uploads: Path) -> gr.Blocks:
         shown.find_similar(_told(similar_to_shown, 3), count, **asked).then(
             lambda: ("", None), None, [words, picture], **quiet
         )
-    page.queue(default_concurrency_limit=4)
+    queue_questions(page)
     built: gr.Blocks = page
     return built
 
@@ -189,6 +187,15 @@ def _told(answer: Callable[P, Any], outputs: int) -> Callable[P, Any]:
         return tuple(kept)
 
     return told
+
+
+def _dropped(uploads: Uploads, image: Dropped) -> Path | None:
+    """The dropped picture that a question names; ImageNotFoundError for any other file."""
+    if not image:
+        return None
+    if not uploads.holds(str(image["path"])):
+        raise ImageNotFoundError(path="by that name among the dropped pictures")
+    return Path(image["path"])
 
 
 def _body(service: Service, answer: Any) -> str:

@@ -6,15 +6,19 @@ import hashlib
 import hmac
 import ipaddress
 import json
-from pathlib import Path
+import math
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clipsearch.errors import ImageNotFoundError
+from ui.attempts import Attempts
+from ui.limits import client_of, in_time
+from ui.problems import problem
+from ui.proxies import Behind
+from ui.uploads import Uploads
 
 # What the page is made of, and of gradio's programming interface what the page needs. The rest,
 # such as fetching addresses on a visitor's behalf or recording runs, has no business here.
@@ -27,10 +31,8 @@ _GRADIO_SERVED = frozenset(
 _GRADIO = "/gradio_api/"
 _GRADIO_FILE = "/gradio_api/file="
 _GRADIO_UPLOAD = "/gradio_api/upload"
-_API = "/api/"
 _API_UPLOAD = "/api/search"
-MAX_UPLOAD_BYTES = 200 * 2**20
-_MAX_QUESTION_BYTES = 1_000_000
+_MAX_QUESTION_BYTES = 200_000
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
     # gradio compiles the page's scripts at run time, so 'unsafe-eval'; nothing from elsewhere.
@@ -43,6 +45,8 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+_BODY_S = 15.0  # for the whole of a question
+BY_ITSELF = Behind()
 _YEAR_S = 365 * 24 * 3600
 
 
@@ -66,10 +70,20 @@ class Guard:
     not use, and questions about a file that was not uploaded.
     """
 
-    def __init__(self, app: ASGIApp, *, port: int, token: str, uploads: Path) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        port: int,
+        token: str,
+        uploads: Uploads,
+        behind: Behind = BY_ITSELF,
+    ) -> None:
         self._app = app
         self._token = token
         self._uploads = uploads
+        self._behind = behind
+        self._attempts = Attempts()
         self._cookie = f"clipsearch-{port}"  # cookies are shared by all ports of a machine
         self._cookie_value = hmac.new(
             token.encode(), b"clipsearch cookie", hashlib.sha256
@@ -89,28 +103,40 @@ class Guard:
             await send(message)
 
         answer = self._refusal(scope)
-        if answer is None and scope["path"] == _API_UPLOAD and scope["method"] == "POST":
-            answer = _upload_refusal(Headers(scope=scope))
-        elif answer is None and _is_question(scope):
+        if answer is not None and answer.status_code == 401 and _gave_token(scope):
+            wait_s = await self._attempts.failed(client_of(scope))
+            if wait_s:
+                headers = {"retry-after": str(math.ceil(wait_s))}
+                answer = problem(429, "Too many wrong tokens; wait before the next.", headers)
+        if answer is None and _is_question(scope):
             body = await _whole_body(receive)
             answer = self._question_refusal(body)
             receive = _replayed(body, receive)
-        if answer is not None and scope["path"].startswith(_API):
-            answer = _as_json(answer)
+        if answer is not None and answer.status_code >= 400 and _is_for_people(scope):
+            answer = _in_words(answer)
         await (answer or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
         """The answer that keeps a request from the page, or None where it may pass."""
         headers = Headers(scope=scope)
         # A foreign name's page never has the cookie, so a token lets a reverse proxy keep its name.
-        if not self._token and not is_loopback(_host_name(headers.get("host", ""))):
-            return _refused(421, "This server answers to its own name only, such as 127.0.0.1.")
+        name = _host_name(headers.get("host", ""))
+        if not self._token and not is_loopback(name) and name not in self._behind.hosts:
+            return problem(
+                421,
+                "This server answers to its own name only, such as 127.0.0.1, and to those of "
+                "--allowed-host.",
+            )
         if self._token and not self._knows_token(headers):
             return self._admission(scope)
         if not _from_own_page(scope["method"], headers):
-            return _refused(403, "Requests from other sites are refused.")
+            return problem(
+                403,
+                "Requests from other sites are refused. Behind a reverse proxy, name it: "
+                "clipsearch serve --trusted-proxy ADDRESS (docs/ui.md).",
+            )
         if not self._is_served(scope["path"]):
-            return _refused(403, "This is not served.")
+            return problem(403, "This is not served.")
         return None
 
     def _question_refusal(self, body: bytes | None) -> Response | None:
@@ -119,7 +145,7 @@ class Guard:
         It looks for them in every input, wherever an object has a ``path``.
         """
         if body is None:
-            return _refused(413, "That is too long for a question.")
+            return problem(413, "That is too long for a question.")
         named: list[object] = []
 
         def note(pairs: list[tuple[str, object]]) -> None:
@@ -128,10 +154,10 @@ class Guard:
         try:
             json.loads(body or b"null", object_pairs_hook=note)
         except (ValueError, RecursionError):
-            return _refused(400, "Questions are JSON.")
-        if all(isinstance(path, str) and _lies_in(self._uploads, path) for path in named):
+            return problem(400, "Questions are JSON.")
+        if all(isinstance(path, str) and self._uploads.holds(path) for path in named):
             return None
-        return _refused(403, "Only an uploaded picture can be asked about.")
+        return problem(403, "Only an uploaded picture can be asked about.")
 
     def _knows_token(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -145,17 +171,20 @@ class Guard:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = dict(query).get("token", "")
         if scope["method"] not in _SAFE_METHODS or not _same(given, self._token):
-            refusal = _refused(401, "This library needs its token: open the page with ?token=...")
-            refusal.headers["www-authenticate"] = 'Bearer realm="clipsearch"'
-            return refusal
+            return problem(
+                401,
+                "This library needs its token: open the page with ?token=...",
+                {"www-authenticate": 'Bearer realm="clipsearch"'},
+            )
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         # "//host/..." would lead elsewhere, so the path starts with exactly one slash
-        path = "/" + scope["path"].lstrip("/\\")
+        path = f"{self._behind.root_path}/" + scope["path"].lstrip("/\\")
         answer = RedirectResponse(path + (f"?{rest}" if rest else ""), status_code=303)
         answer.set_cookie(
             self._cookie,
             self._cookie_value,
             max_age=_YEAR_S,
+            path=f"{self._behind.root_path}/",
             httponly=True,
             samesite="strict",
             secure=scope["scheme"] == "https",
@@ -165,37 +194,24 @@ class Guard:
 
     def _is_served(self, path: str) -> bool:
         if path.startswith(_GRADIO_FILE):
-            return _lies_in(self._uploads, path.removeprefix(_GRADIO_FILE))
+            return self._uploads.holds(path.removeprefix(_GRADIO_FILE))
         if path.startswith(_GRADIO):
             return path.removeprefix(_GRADIO).split("/")[0] in _GRADIO_SERVED
         return path == "/" or path.removeprefix("/").split("/")[0] in _SERVED
 
 
-def uploaded_file(uploads: Path, named: str) -> Path:
-    """The dropped picture that a request names; ImageNotFoundError for any other file."""
-    if not _lies_in(uploads, named):
-        raise ImageNotFoundError(path="by that name among the dropped pictures")
-    return Path(named)
-
-
-def _lies_in(folder: Path, named: str) -> bool:
-    asked = Path(named)
-    try:
-        return asked.is_absolute() and asked.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError):  # a NUL, or a link that leads back to itself
-        return False
-
-
 def _is_question(scope: Scope) -> bool:
-    path: str = scope["path"]
-    return scope["method"] not in _SAFE_METHODS and path.rstrip("/") != _GRADIO_UPLOAD
+    """Whether a body is to be looked at; uploads are the other kind of body."""
+    path: str = scope["path"].rstrip("/")
+    return scope["method"] not in _SAFE_METHODS and path not in (_GRADIO_UPLOAD, _API_UPLOAD)
 
 
 async def _whole_body(receive: Receive) -> bytes | None:
     """What the request holds; None where that is too much, or where its sender has left."""
     body = bytearray()
+    timely = in_time(receive, 0, within_s=_BODY_S)
     while len(body) <= _MAX_QUESTION_BYTES:
-        message = await receive()
+        message = await timely()
         if message["type"] == "http.disconnect":
             return None
         body += message.get("body", b"")
@@ -214,27 +230,24 @@ def _replayed(body: bytes | None, rest: Receive) -> Receive:
     return receive
 
 
-def _refused(status: int, reason: str) -> Response:
-    return PlainTextResponse(reason, status_code=status, headers={"cache-control": "no-store"})
+def _gave_token(scope: Scope) -> bool:
+    """Whether a request guesses: a cookie is no guess, it may be of an earlier token."""
+    headers = Headers(scope=scope)
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    query = parse_qsl(scope["query_string"].decode("latin-1"))
+    return (scheme.lower() == "bearer" and bool(given.strip())) or "token" in dict(query)
 
 
-def _upload_refusal(headers: Headers) -> Response | None:
-    """Keeps an upload for the REST interface within the limit, before any of it is read."""
-    length = headers.get("content-length", "")
-    if not length.isascii() or not length.isdigit():
-        return _refused(411, "An upload has to say its length.")
-    if int(length[:16]) > MAX_UPLOAD_BYTES:
-        return _refused(413, f"An upload has at most {MAX_UPLOAD_BYTES:,} bytes.")
-    return None
+def _is_for_people(scope: Scope) -> bool:
+    """Whether a browser shows the answer as a page."""
+    return "text/html" in Headers(scope=scope).get("accept", "")
 
 
-def _as_json(answer: Response) -> Response:
-    """A refusal as the REST interface gives its errors; a redirect stays what it is."""
-    if answer.status_code < 400:
-        return answer
-    said = {"status": answer.status_code, "message": bytes(answer.body).decode()}
+def _in_words(answer: Response) -> Response:
+    """An error as plain text."""
+    message = json.loads(bytes(answer.body))["error"]["message"]
     kept = {n: v for n, v in answer.headers.items() if n not in ("content-length", "content-type")}
-    return JSONResponse({"error": said}, answer.status_code, kept)
+    return PlainTextResponse(message, answer.status_code, kept)
 
 
 def _same(given: str, expected: str) -> bool:

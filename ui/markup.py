@@ -204,7 +204,7 @@ def _tile(found: Found) -> str:
         f"<li style='--ratio:{ratio:.3f}'>"
         f"<button type='button' class='cs-hit' data-item='{found.item}' "
         f"data-score='{'' if found.score is None else f'{found.score:.8f}'}' title='{name}'>"
-        f"<img src='thumb/{found.item}' alt='{name}' loading='lazy' decoding='async'>"
+        f"<img src='{_address('thumb', found)}' alt='{name}' loading='lazy' decoding='async'>"
         f"{badge}{score}</button></li>"
     )
 
@@ -238,12 +238,17 @@ def picture(shown: Picture, score: float | None) -> str:
 def _seen(shown: Picture, name: str) -> str:
     """The picture, or the video, ready to play from the moment that was found."""
     if shown.time_s is None:
-        return f"<img src='view/{shown.item}' alt='{name}'>"
+        return f"<img src='{_address('view', shown)}' alt='{name}'>"
     start = f"{shown.time_s:.3f}"
     return (
-        f"<video controls playsinline preload='metadata' poster='view/{shown.item}' "
+        f"<video controls playsinline preload='metadata' poster='{_address('view', shown)}' "
         f"src='original/{shown.item}#t={start}' data-start='{start}' aria-label='{name}'></video>"
     )
+
+
+def _address(kind: str, one: Found | Picture) -> str:
+    """Where a picture is, by content where that is known: then it is asked for once."""
+    return f"{kind}/{one.item}/{one.version}" if one.version else f"{kind}/{one.item}"
 
 
 def _facts(shown: Picture, score: float | None) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -10,8 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, UploadFile
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from starlette.datastructures import UploadFile
 
 from clipsearch import __version__
 from clipsearch.config import DEFAULT_TOP
@@ -26,9 +30,16 @@ from clipsearch.errors import (
 )
 from clipsearch.query import parse
 from ui.models import Models
+from ui.problems import problem
 from ui.service import Answer, Service
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_KNOWN = (  # what may be asked where
+    (re.compile("search"), "GET, POST"),
+    (re.compile("info|models|items/[^/]*"), "GET"),
+)
+_SEARCHES_AT_ONCE, _UPLOADS_AT_ONCE = 8, 2
+_MAX_FIELDS = 20
 _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
     (QueryError, 400),
     (UsageError, 400),
@@ -39,33 +50,51 @@ _STATUS: tuple[tuple[type[ClipsearchError], int], ...] = (
 )
 
 
-def rest_routes(service: Service, uploads: Path) -> APIRouter:
+def rest_routes(service: Service, uploads: Path, root_path: str = "") -> APIRouter:
     """``/api/search``, ``/api/items/ITEM``, ``/api/info`` and ``/api/models``.
 
-    Uploads lie in ``uploads`` until they are answered. Whatever goes wrong is a JSON object
-    ``{"error": {"status": ..., "message": ...}}``.
+    Uploads lie in ``uploads`` until they are answered; addresses in answers begin with
+    ``root_path``. Whatever goes wrong is a JSON object ``{"error": {"status": ..., "message":
+    ...}}``.
     """
     router = APIRouter(prefix="/api")
+    # Who waits for one of these threads holds none, so that the others are answered meanwhile.
+    searching = anyio.CapacityLimiter(_SEARCHES_AT_ONCE)
+    looking = anyio.CapacityLimiter(_UPLOADS_AT_ONCE)
+
+    def found(text: str, answer: Answer) -> dict[str, Any]:
+        return _found(text, answer, root_path)
 
     @router.get("/search")
-    def search(q: str = "", top: str = "") -> Response:
-        return _answered(lambda: _found(q, service.search(q, top=_top(top))))
+    async def search(q: str = "", top: str = "") -> Response:
+        def answer() -> Response:
+            return _answered(lambda: found(q, service.search(q, top=_top(top))))
+
+        return await run_sync(answer, limiter=searching)
 
     @router.post("/search")
-    def search_with_picture(
-        picture: UploadFile | None = None, q: str = "", top: str = ""
-    ) -> Response:
-        if picture is None:
-            return refusal(400, "Send the picture as the form's field 'picture'.")
-        with tempfile.NamedTemporaryFile(dir=uploads, suffix=".query") as kept:
-            shutil.copyfileobj(picture.file, kept)
-            kept.flush()
-            path = Path(kept.name)
-            return _answered(lambda: _found(q, service.search(q, picture=path, top=_top(top))))
+    async def search_with_picture(request: Request, q: str = "", top: str = "") -> Response:
+        if "multipart/form-data" not in request.headers.get("content-type", ""):
+            return problem(415, "Send a form (multipart/form-data) with the picture in it.")
+        async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
+            picture = form.get("picture")
+            if not isinstance(picture, UploadFile):
+                return problem(400, "Send the picture as the form's field 'picture', as a file.")
+
+            def answer() -> Response:
+                with tempfile.NamedTemporaryFile(dir=uploads, suffix=".query") as kept:
+                    shutil.copyfileobj(picture.file, kept)
+                    kept.flush()
+                    path = Path(kept.name)
+                    return _answered(
+                        lambda: found(q, service.search(q, picture=path, top=_top(top)))
+                    )
+
+            return await run_sync(answer, limiter=looking)
 
     @router.get("/items/{item}")
     def one(item: str) -> Response:
-        return _answered(lambda: _described(service, item))
+        return _answered(lambda: _described(service, item, root_path))
 
     @router.get("/info")
     def info() -> Response:
@@ -82,19 +111,18 @@ def rest_routes(service: Service, uploads: Path) -> APIRouter:
         return _answered(lambda: _models_told(service.models()))
 
     @router.api_route("/{rest:path}", methods=_METHODS)
-    def other(rest: str) -> Response:
-        return refusal(
+    def other(rest: str, request: Request) -> Response:
+        allowed = next((methods for path, methods in _KNOWN if path.fullmatch(rest)), None)
+        if allowed is not None:
+            text = f"{request.method} cannot be asked of /api/{rest}, only {allowed}."
+            return problem(405, text, {"allow": allowed})
+        return problem(
             404,
             f"There is no /api/{rest} here: ask /api/search, /api/items/ITEM, /api/info or "
             "/api/models.",
         )
 
     return router
-
-
-def refusal(status: int, message: str, **more: Any) -> Response:
-    """An error as JSON."""
-    return _json({"error": {"status": status, "message": message, **more}}, status)
 
 
 def _answered(answer: Callable[[], dict[str, Any]]) -> Response:
@@ -105,7 +133,7 @@ def _answered(answer: Callable[[], dict[str, Any]]) -> Response:
         shown = ("line", "marked", "start", "end")  # of a mistake in a query
         place = {name: error.fields[name] for name in shown if name in error.fields}
         message = str(error.fields.get("message", error)) if place else str(error)
-        return refusal(status, message, kind=type(error).__name__, code=error.exit_code, **place)
+        return problem(status, message, kind=type(error).__name__, code=error.exit_code, **place)
 
 
 def _json(content: dict[str, Any], status: int) -> Response:
@@ -122,7 +150,7 @@ def _top(given: str) -> int:
     return int(given)
 
 
-def _found(text: str, answer: Answer) -> dict[str, Any]:
+def _found(text: str, answer: Answer, root_path: str) -> dict[str, Any]:
     return {
         "query": str(parse(text)),
         "understood": answer.understood,
@@ -131,21 +159,25 @@ def _found(text: str, answer: Answer) -> dict[str, Any]:
         "total": answer.total,
         "notes": answer.notes,
         "hits": [
-            {**asdict(hit), "thumb": f"/thumb/{hit.item}", "view": f"/view/{hit.item}"}
+            {
+                **asdict(hit),
+                "thumb": f"{root_path}/thumb/{hit.item}",
+                "view": f"{root_path}/view/{hit.item}",
+            }
             for hit in answer.found
         ],
     }
 
 
-def _described(service: Service, item: str) -> dict[str, Any]:
+def _described(service: Service, item: str, root_path: str) -> dict[str, Any]:
     if not item.isascii() or not item.isdigit() or len(item) > 15:
         raise UsageError(reason=f"An item is a number, not {item[:40]!r}")
     number = int(item)
     return {
         **asdict(service.picture(number)),
-        "thumb": f"/thumb/{number}",
-        "view": f"/view/{number}",
-        "original": f"/original/{number}",
+        "thumb": f"{root_path}/thumb/{number}",
+        "view": f"{root_path}/view/{number}",
+        "original": f"{root_path}/original/{number}",
     }
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anyio
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response
 
 from clipsearch.errors import ClipsearchError, NotInLibraryError
+from ui.problems import problem
+from ui.sending import FileReply
 from ui.service import EncodedPicture, Service
 
+_AT_ONCE = 4  # threads that read or make pictures; whoever waits for one of them holds none
+_READING = ["GET", "HEAD"]
+_FOREVER = "private, max-age=31536000, immutable"
+_ASK_AGAIN = "private, no-cache"
 _PLACEHOLDER = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 320 240" width="320" height="240">'
     b'<rect width="320" height="240" fill="#8883"/><text x="160" y="126" fill="#888" '
@@ -27,32 +35,46 @@ _ICON = (
 def picture_routes(service: Service) -> APIRouter:
     """``/thumb/ITEM``, ``/view/ITEM`` (upright, screen size) and ``/original/ITEM`` (the file).
 
-    A picture that is gone or unknown is a 404 that draws as a placeholder.
+    Behind thumb and view may stand the item's version: what is there stays as it is for ever. A
+    picture that is gone or unknown is a 404 that draws as a placeholder.
     """
     router = APIRouter()
+    threads = anyio.CapacityLimiter(_AT_ONCE)
 
-    @router.get("/thumb/{item}")
-    def thumb(item: int, request: Request) -> Response:
-        return _encoded(request, lambda: service.thumbnail(item))
+    async def encoded(
+        make: Callable[[int], EncodedPicture], kind: str, item: str, version: str, request: Request
+    ) -> Response:
+        def answer() -> Response:
+            return _encoded(service, make, kind, _number(item), version, request)
 
-    @router.get("/view/{item}")
-    def view(item: int, request: Request) -> Response:
-        return _encoded(request, lambda: service.view(item))
-
-    @router.get("/original/{item}")
-    def original(item: int) -> Response:
         try:
-            found = service.original(item)
-        except ClipsearchError as error:
-            status = 404 if isinstance(error, NotInLibraryError) else 410
+            return await run_sync(answer, limiter=threads)
+        except ClipsearchError:
             headers = {"cache-control": "no-store"}
-            return Response(str(error), status, headers, media_type="text/plain")
-        return FileResponse(
-            found.path,
+            return Response(_PLACEHOLDER, 404, headers, media_type="image/svg+xml")
+
+    @router.api_route("/thumb/{item}", methods=_READING)
+    @router.api_route("/thumb/{item}/{version}", methods=_READING)
+    async def thumb(item: str, request: Request, version: str = "") -> Response:
+        return await encoded(service.thumbnail, "thumb", item, version, request)
+
+    @router.api_route("/view/{item}", methods=_READING)
+    @router.api_route("/view/{item}/{version}", methods=_READING)
+    async def view(item: str, request: Request, version: str = "") -> Response:
+        return await encoded(service.view, "view", item, version, request)
+
+    @router.api_route("/original/{item}", methods=_READING)
+    async def original(item: str, request: Request) -> Response:
+        try:
+            found = await run_sync(service.original, _number(item), limiter=threads)
+        except ClipsearchError as error:
+            return problem(404 if isinstance(error, NotInLibraryError) else 410, str(error))
+        return FileReply(
+            found.file,
+            request,
             media_type=found.media_type or "application/octet-stream",
-            filename=found.path.name.encode("utf-8", "replace").decode(),
-            content_disposition_type="inline" if found.media_type else "attachment",
-            headers={"cache-control": "private, no-cache"},
+            is_shown=found.media_type is not None,
+            headers={"cache-control": _ASK_AGAIN},
         )
 
     @router.get("/favicon.ico")
@@ -62,15 +84,35 @@ def picture_routes(service: Service) -> APIRouter:
     return router
 
 
-def _encoded(request: Request, make: Callable[[], EncodedPicture]) -> Response:
-    try:
-        picture = make()
-    except ClipsearchError:
-        return Response(
-            _PLACEHOLDER, 404, {"cache-control": "no-store"}, media_type="image/svg+xml"
-        )
-    # Item numbers mean other pictures in another library on the same port: always ask again.
-    headers = {"etag": f'"{picture.tag}"', "cache-control": "private, no-cache"}
-    if request.headers.get("if-none-match") == headers["etag"]:
+def _number(item: str) -> int:
+    if not item.isascii() or not item.isdigit() or len(item) > 15:
+        raise NotInLibraryError(what=f"Item {item[:40]!r}", path="", advice="Items are numbers.")
+    return int(item)
+
+
+def _encoded(
+    service: Service,
+    make: Callable[[int], EncodedPicture],
+    kind: str,
+    item: int,
+    version: str,
+    request: Request,
+) -> Response:
+    now = service.version(item)
+    # Item numbers mean other pictures in another library on the same port: without the version of
+    # what is there, always ask again.
+    headers = {
+        "etag": f'"{now}-{kind}"',
+        "cache-control": _FOREVER if version == now else _ASK_AGAIN,
+    }
+    known = [tag.strip().removeprefix("W/") for tag in _asked(request, "if-none-match").split(",")]
+    if headers["etag"] in known or "*" in known:
         return Response(None, 304, headers)
+    picture = make(item)
+    if not picture.is_whole:
+        headers = {"cache-control": "no-store"}
     return Response(picture.data, 200, headers, media_type=picture.media_type)
+
+
+def _asked(request: Request, header: str) -> str:
+    return request.headers.get(header) or ""

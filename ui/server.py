@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,17 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from clipsearch.errors import PortInUseError, ServerError, TokenRequiredError
-from ui.guard import MAX_UPLOAD_BYTES, Guard, is_loopback
+from ui.connections import PatientProtocol
+from ui.guard import BY_ITSELF, Guard, is_loopback
+from ui.limits import Limits
+from ui.problems import InOneShape
+from ui.proxies import Behind, FromProxies
 from ui.rest import rest_routes
 from ui.routes import picture_routes
 from ui.service import Service
+from ui.uploads import MAX_UPLOAD_BYTES, Uploads, uploads_folder
 
+_OPEN_FILES = 4_096
 _PATIENCE_S = 2  # how long open connections may finish after Ctrl-C
 
 
@@ -93,46 +98,76 @@ class _Server(uvicorn.Server):
             self._ready()
 
 
-def serve(service: Service, address: Address, *, token: str, ready: Callable[[], None]) -> None:
+def serve(
+    service: Service,
+    address: Address,
+    *,
+    token: str,
+    ready: Callable[[], None],
+    behind: Behind = BY_ITSELF,
+) -> None:
     """Serves until Ctrl-C or SIGTERM, then raises KeyboardInterrupt; uploads are deleted.
 
     ``ready`` is called once the page can be asked for. Must run in the main thread.
     """
-    uploads = Path(tempfile.mkdtemp(prefix="clipsearch-uploads-"))
     try:
-        service.warm_up_in_background()
-        config = uvicorn.Config(
-            build_app(service, address, token=token, uploads=uploads),
-            access_log=False,  # addresses may hold the token
-            log_level="warning",
-            lifespan="on",
-            server_header=False,
-            timeout_graceful_shutdown=_PATIENCE_S,
-        )
-        # uvicorn passes a signal on after it has stopped; SIGTERM, too, must clean up below.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        _Server(config, ready).run(sockets=[address.listener])
+        with uploads_folder() as uploads:
+            service.warm_up_in_background()
+            config = uvicorn.Config(
+                build_app(service, address, token=token, uploads=uploads, behind=behind),
+                http=PatientProtocol,
+                proxy_headers=False,  # FromProxies decides whom to believe
+                access_log=False,  # addresses may hold the token
+                log_level="warning",
+                lifespan="on",
+                server_header=False,
+                timeout_graceful_shutdown=_PATIENCE_S,
+            )
+            _allow_many_files()
+            # uvicorn passes a signal on after it has stopped; SIGTERM, too, must clean up.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            _Server(config, ready).run(sockets=[address.listener])
     finally:
         address.listener.close()
-        shutil.rmtree(uploads, ignore_errors=True)
 
 
-def build_app(service: Service, address: Address, *, token: str, uploads: Path) -> ASGIApp:
-    """The whole server, guarded; uploaded pictures live in the folder ``uploads`` for a while."""
-    _keep_gradio_at_home(uploads)
+def _allow_many_files() -> None:
+    """Connections and originals are open files: as many as MAX_CONNECTIONS need, where allowed."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
+        wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def build_app(
+    service: Service,
+    address: Address,
+    *,
+    token: str,
+    uploads: Uploads,
+    behind: Behind = BY_ITSELF,
+) -> ASGIApp:
+    """The whole server, guarded; uploaded pictures live in ``uploads`` for a while."""
+    _keep_gradio_at_home(uploads.folder)
     import gradio
 
     from ui.app import STYLE, build_page, theme
 
     app = FastAPI(title="clipsearch", docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(picture_routes(service))
-    app.include_router(rest_routes(service, uploads))
+    app.include_router(rest_routes(service, uploads.folder, behind.root_path))
     gradio.mount_gradio_app(
         app,
         build_page(service, uploads),
         path="/",
         server_name=address.host,
         server_port=address.port,
+        root_path=behind.root_path or None,
         footer_links=[],
         show_error=False,
         max_file_size=MAX_UPLOAD_BYTES,
@@ -144,7 +179,16 @@ def build_app(service: Service, address: Address, *, token: str, uploads: Path) 
         head="<link rel='icon' type='image/svg+xml' href='favicon.ico'>",
         css=STYLE.read_text(encoding="utf-8"),
     )
-    return Guard(app, port=address.port, token=token, uploads=uploads)
+    return guarded(app, port=address.port, token=token, uploads=uploads, behind=behind)
+
+
+def guarded(
+    app: ASGIApp, *, port: int, token: str, uploads: Uploads, behind: Behind = BY_ITSELF
+) -> ASGIApp:
+    """All that stands before every request, the outermost last."""
+    limited = Limits(InOneShape(app), uploads)
+    guard = Guard(limited, port=port, token=token, uploads=uploads, behind=behind)
+    return FromProxies(guard, behind)
 
 
 def _keep_gradio_at_home(uploads: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -23,17 +22,23 @@ from clipsearch.errors import (
     QueryError,
     UsageError,
 )
-from clipsearch.images import THUMBNAIL_SUFFIX, THUMBNAIL_TYPE, make_thumbnail
-from clipsearch.library import Counts, ItemRecord, Library, camera_name
+from clipsearch.images import THUMBNAIL_SIDE, THUMBNAIL_SUFFIX, THUMBNAIL_TYPE
+from clipsearch.library import Counts, ItemRecord, Library
 from clipsearch.query import parse, print_pieces
 from clipsearch.searcher import Searcher
 from clipsearch.tagging.review import Doubt, Review, open_review
 from indexer.picture_reading import PictureReader
+from ui import details
+from ui.files import FileOpener, OpenedFile
 from ui.models import ModelReader, Models
+from ui.views import ViewCache
 
 MAX_TOP = 10_000  # answers at once
 VIEW_SIDE = 1600  # pixels: enough for a screen, a few hundred KB over a home network
-_VIEW_QUALITY = 88
+_VIEW_QUALITY, _THUMBNAIL_QUALITY = 88, 80
+_RECIPE = 1  # to be raised when the same content gives other bytes
+_QUERY_SIDE = 512  # pixels: more than any model looks at
+_SURELY_SHOWN_PIXELS = 24_000_000
 _DROPPED = "The dropped picture"
 # What every browser shows by itself; the rest is offered as a download.
 _BROWSER_TYPES = {
@@ -64,7 +69,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Found:
-    """One answer: ``score`` is that of ``SearchHit``; sizes are of the upright picture."""
+    """One answer: ``score`` is that of ``SearchHit``; sizes are of the upright picture.
+
+    ``version`` stands for its bytes in addresses.
+    """
 
     rank: int
     score: float | None
@@ -74,6 +82,7 @@ class Found:
     height: int
     time_s: float | None = None  # where in the video, for a moment of one
     probability: float | None = None  # that of ``SearchHit``
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,22 +116,27 @@ class Picture:
     tags: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
     model_tags: tuple[str, ...] = ()  # given by a model, not by a person
+    version: str = ""  # stands for its bytes in addresses
 
 
 @dataclass(frozen=True)
 class EncodedPicture:
-    """A picture ready to be sent. ``tag`` changes when the bytes would."""
+    """A picture ready to be sent. ``version`` changes when the bytes would.
+
+    ``is_whole`` is False where it only stands for the picture that was asked for.
+    """
 
     data: bytes
     media_type: str
-    tag: str
+    version: str
+    is_whole: bool = True
 
 
 @dataclass(frozen=True)
 class OriginalFile:
     """The untouched file. ``media_type`` is None where browsers cannot show the format."""
 
-    path: Path
+    file: OpenedFile
     media_type: str | None
 
 
@@ -142,6 +156,8 @@ class Service:
         self._encoder = encoder
         self._notify = notify or (lambda _: None)
         self._reader = PictureReader(settings.max_pixels)
+        self._files = FileOpener(library)
+        self._views = ViewCache(library.path)
         self._models = ModelReader(library)
         self._warmed: str | None = None  # the space whose model was last loaded ahead
         self._searcher = Searcher(
@@ -229,6 +245,7 @@ class Service:
                 height=records[hit.item].height,
                 time_s=records[hit.item].time_s,
                 probability=hit.probability,
+                version=_version(records[hit.item]),
             )
             for hit in hits
             if hit.item in records
@@ -256,7 +273,7 @@ class Service:
     def _query_picture(self, path: Path) -> Image.Image:
         """Opens an uploaded picture; its name on this machine would mean nothing to the sender."""
         try:
-            return self._reader.read(path)
+            return self._reader.read(path, target_side=_QUERY_SIDE)
         except ImageNotFoundError as error:
             raise ImageUnreadableError(
                 path="The dropped picture",
@@ -273,15 +290,16 @@ class Service:
         return Picture(
             item=item,
             paths=tuple(self._library.paths([item]).get(item, ())),
+            version=_version(record),
             width=record.width,
             height=record.height,
             format=record.format,
             size_bytes=record.bytes,
             taken_at=record.taken_at,
-            camera=camera_name(_text(facts, "make"), _text(facts, "model")),
+            camera=details.camera(facts),
             time_s=record.time_s,
-            exposure=_exposure(facts),
-            place=_place(facts),
+            exposure=details.exposure(facts),
+            place=details.place(facts),
             tags=tuple(dict.fromkeys(name for name, _ in said.tags)),
             captions=tuple(dict.fromkeys(text for text, _ in said.captions)),
             model_tags=tuple(
@@ -313,38 +331,58 @@ class Service:
             notify=self._notify,
         )
 
+    def versions(self, items: Sequence[int]) -> dict[int, str]:
+        """What stands for the pictures of these items in addresses: it changes with the bytes."""
+        records = self._library.items(items)
+        return {item: _version(record) for item, record in records.items()}
+
+    def version(self, item: int) -> str:
+        """That of one item; NotInLibraryError where there is none."""
+        return _version(self._record(item))
+
     def thumbnail(self, item: int) -> EncodedPicture:
         """The item's small picture: the one made while indexing, else made now from its file.
 
         NotInLibraryError for an unknown item, ImageError where no copy can be read any more.
         """
         record = self._record(item)
-        cached = self._library.path / "thumbs" / record.content_hash[:2]
-        try:
-            data = (cached / f"{record.content_hash}{THUMBNAIL_SUFFIX}").read_bytes()
-        except OSError:  # thumbnails are a cache: they may be deleted at any time
-            data = make_thumbnail(self._decoded(item, VIEW_SIDE // 4))
-        return EncodedPicture(data, THUMBNAIL_TYPE, record.content_hash)
+        data = self._kept_thumbnail(record)
+        if data is None:  # thumbnails are a cache: they may be deleted at any time
+            data = self._encoded(record, THUMBNAIL_SIDE, _THUMBNAIL_QUALITY)
+        return EncodedPicture(data, THUMBNAIL_TYPE, _version(record))
 
     def view(self, item: int) -> EncodedPicture:
         """The item upright as a JPEG of at most VIEW_SIDE pixels a side, without metadata.
 
+        Of a picture that takes more memory than a server has for it, the thumbnail.
         NotInLibraryError for an unknown item, ImageError where no copy can be read any more.
         """
         record = self._record(item)
-        image = self._decoded(item, VIEW_SIDE // 2)
-        image.thumbnail((VIEW_SIDE, VIEW_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=_VIEW_QUALITY)
-        return EncodedPicture(buffer.getvalue(), "image/jpeg", f"{record.content_hash}-view")
+        data = self._views.read(record.content_hash)
+        if data is None:
+            try:
+                data = self._encoded(record, VIEW_SIDE, _VIEW_QUALITY)
+            except ImageError:
+                small = self._kept_thumbnail(record)
+                if small is None or record.width * record.height <= _SURELY_SHOWN_PIXELS:
+                    raise
+                return EncodedPicture(small, THUMBNAIL_TYPE, _version(record), is_whole=False)
+            self._views.keep(record.content_hash, data)
+        return EncodedPicture(data, "image/jpeg", _version(record))
+
+    def _kept_thumbnail(self, record: ItemRecord) -> bytes | None:
+        folder = self._library.path / "thumbs" / record.content_hash[:2]
+        try:
+            return (folder / f"{record.content_hash}{THUMBNAIL_SUFFIX}").read_bytes()
+        except OSError:
+            return None
 
     def original(self, item: int) -> OriginalFile:
-        """Where the item's file lies now; ImageNotFoundError when every copy is gone."""
+        """The item's file, opened. ImageNotFoundError when every copy is gone, ImageUnreadableError
+        where other files lie at their places by now.
+        """
         record = self._record(item)
-        for path in self._library.paths([item]).get(item, ()):
-            if path.is_file():
-                return OriginalFile(path, _BROWSER_TYPES.get(record.format))
-        raise ImageNotFoundError(path=f"of item {item} any more")
+        return OriginalFile(self._files.open(record), _BROWSER_TYPES.get(record.format))
 
     def _record(self, item: int) -> ItemRecord:
         record = self._library.items([item]).get(item)
@@ -354,55 +392,29 @@ class Service:
             )
         return record
 
-    def _decoded(self, item: int, target_side: int) -> Image.Image:
-        """The first copy that can be read; the last copy's error when none can.
+    def _encoded(self, record: ItemRecord, side: int, quality: int) -> bytes:
+        """As a JPEG of that size, from the first copy that can be read; the last copy's error.
 
         Of a moment of a video, the frame at its time.
         """
-        time_s = self._record(item).time_s
-        failure: ImageError = ImageNotFoundError(path=f"of item {item} any more")
-        for path in self._library.paths([item]).get(item, ()):
+        how = {"side": side, "quality": quality, "target_side": side // 2}
+        failure: ImageError = ImageNotFoundError(path=f"of item {record.id} any more")
+        if record.time_s is not None:
+            opened = self._files.open(record)
             try:
-                if time_s is not None:
-                    return self._reader.read_frame(path, time_s, target_side=target_side)
-                return self._reader.read(path, target_side=target_side)
+                frame = self._reader.encode_frame(opened.path, record.time_s, **how)
+                if opened.is_still_there():
+                    return frame
+            finally:
+                os.close(opened.descriptor)
+            raise failure
+        for path in self._library.paths([record.id]).get(record.id, ()):
+            try:
+                return self._reader.encode(path, content_hash=record.content_hash, **how)
             except ImageError as error:
                 failure = error
         raise failure
 
 
-def _text(facts: Mapping[str, Any], name: str) -> str | None:
-    value = facts.get(name)
-    return value if isinstance(value, str) else None
-
-
-def _number(facts: Mapping[str, Any], name: str) -> float | None:
-    value = facts.get(name)
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def _exposure(facts: Mapping[str, Any]) -> str | None:
-    """``50 mm, f/1.8, 1/125 s, ISO 400`` and the lens, as far as they are known."""
-    parts = []
-    if (focal := _number(facts, "focal_length_mm")) is not None:
-        parts.append(f"{focal:g} mm")
-    if (aperture := _number(facts, "f_number")) is not None:
-        parts.append(f"f/{aperture:g}")
-    seconds = _number(facts, "exposure_s")
-    if seconds is not None and seconds > 0:
-        parts.append(f"1/{1 / seconds:.0f} s" if seconds < 0.5 else f"{seconds:g} s")
-    if (iso := _number(facts, "iso")) is not None:
-        parts.append(f"ISO {iso:.0f}")
-    if (lens := _text(facts, "lens")) is not None:
-        parts.append(lens)
-    return ", ".join(parts) or None
-
-
-def _place(facts: Mapping[str, Any]) -> str | None:
-    """The place's name and its coordinates, as far as they are known."""
-    name = _text(facts, "place")
-    latitude, longitude = _number(facts, "latitude"), _number(facts, "longitude")
-    if latitude is None or longitude is None:
-        return name
-    coordinates = f"{latitude:.4f}, {longitude:.4f}"
-    return f"{name} ({coordinates})" if name else coordinates
+def _version(record: ItemRecord) -> str:
+    return f"{record.content_hash}.{_RECIPE}"

@@ -14,7 +14,8 @@ from PIL import ExifTags, Image, ImageFile
 
 from clipsearch.images.animation import count_gif_frames, load_representative
 from clipsearch.images.opened import Limit, Opened, unreadable
-from clipsearch.images.upright import upright_rgb, upright_size
+from clipsearch.images.png_bands import can_be_banded, read_bands
+from clipsearch.images.upright import reduction, upright_from_bands, upright_rgb, upright_size
 
 PLUGINS = {  # format, as Pillow names it -> the module that registers it in Image.OPEN
     "JPEG": "JpegImagePlugin",
@@ -51,6 +52,10 @@ def open_with_pillow(kind: str, data: bytes, limit: Limit) -> Opened:
     def decode(target_side: int | None) -> Image.Image:
         if frames > 1:
             return upright_rgb(load_representative(opened, frames, limit), orientation, target_side)
+        step = reduction(opened.size, target_side)
+        if kind == "PNG" and step > 1 and can_be_banded(data):
+            bands = read_bands(data, step)
+            return upright_from_bands(bands, opened, orientation, target_side)
         _load_reduced(opened, kind, data, target_side)
         return upright_rgb(opened, orientation, target_side)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from clipsearch.images.colour import apply_transform, lab_to_srgb, transform_to_srgb
 
+LARGE_PIXELS = 24_000_000  # above this a picture is converted in bands where it may be reduced
+_BAND_PIXELS = 4_000_000
+_SCALED_AS_A_WHOLE = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # what is white in them shows
 _UPRIGHT = {  # EXIF orientation -> what makes the picture upright (Exif 2.32, tag 0x0112)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,6 +38,8 @@ def upright_rgb(
     colours have to be converted is made smaller first, its shorter side at least twice that many
     pixels: converting 12 million pixels takes longer than all the rest.
     """
+    if reduction(image.size, target_side) > 1 and image.mode not in _SCALED_AS_A_WHOLE:
+        return upright_from_bands(_crops(image, target_side), image, orientation, target_side)
     profile = image.info.get("icc_profile")
     flat = _flattened(image, profile if isinstance(profile, bytes) else None, target_side)
     if orientation in _UPRIGHT:
@@ -41,12 +48,54 @@ def upright_rgb(
     return flat
 
 
+def reduction(size: tuple[int, int], target_side: int | None) -> int:
+    """By how much a large picture is reduced for ``target_side``; 1 where it is left as it is."""
+    if target_side is None or size[0] * size[1] <= LARGE_PIXELS:
+        return 1
+    return max(1, min(size) // (2 * target_side))
+
+
+def upright_from_bands(
+    bands: Iterable[Image.Image],
+    whole: Image.Image,
+    orientation: int,
+    target_side: int | None,
+) -> Image.Image:
+    """``upright_rgb`` of a large picture from bands of its rows, each made smaller at once.
+
+    The bands have a multiple of ``reduction`` rows but the last; ``whole`` gives size and info.
+    So converting takes no memory to speak of beside what the bands are cut from.
+    """
+    factor = reduction(whole.size, target_side)
+    profile = whole.info.get("icc_profile")
+    small = Image.new("RGB", (-(-whole.width // factor), -(-whole.height // factor)))
+    top = 0
+    for band in bands:
+        band.info = whole.info
+        flat = _flattened(band, profile if isinstance(profile, bytes) else None, None, factor)
+        flat = flat if flat.width == small.width else flat.reduce(factor)
+        small.paste(flat, (0, top))
+        top += flat.height
+    if orientation in _UPRIGHT:
+        small = small.transpose(_UPRIGHT[orientation])
+    return small
+
+
+def _crops(image: Image.Image, target_side: int | None) -> Iterator[Image.Image]:
+    factor = reduction(image.size, target_side)
+    step = max(1, _BAND_PIXELS // image.width // factor) * factor
+    for top in range(0, image.height, step):
+        yield image.crop((0, top, image.width, min(image.height, top + step)))
+
+
 def from_float_colours(samples: NDArray[np.float32]) -> Image.Image:
     """(height, width, 3) floats as RGB, scaled together as grey floats are."""
     return _from_samples(_stretched(samples))
 
 
-def _flattened(image: Image.Image, profile: bytes | None, target_side: int | None) -> Image.Image:
+def _flattened(
+    image: Image.Image, profile: bytes | None, target_side: int | None, factor: int = 1
+) -> Image.Image:
     image = _eight_bit(image)
     if image.has_transparency_data:
         colours = image.convert("RGBA")
@@ -54,6 +103,8 @@ def _flattened(image: Image.Image, profile: bytes | None, target_side: int | Non
         # not made smaller: the colour of what is transparent would bleed into the edges
         paper.paste(_srgb(colours.convert("RGB"), profile, None), mask=colours.getchannel("A"))
         return paper
+    if factor > 1 and image.mode in ("RGB", "L", "CMYK", "LAB"):
+        image = image.reduce(factor)
     if image.mode == "LAB":
         return lab_to_srgb(_made_smaller(image, target_side))
     if image.mode not in ("RGB", "L", "CMYK"):

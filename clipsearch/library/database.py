@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -112,7 +113,16 @@ class Database:
             connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
 
     def copy_to(self, destination: Path) -> None:
-        """Copies the database page by page, consistently, while others read and write it."""
+        """Copies the database page by page, consistently, while others read and write it.
+
+        Only its owner may read the copy: it says what is in all the photos.
+        """
+        try:
+            os.close(os.open(destination, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            advice = "check the folder's permissions"
+            raise StorageError(path=destination, reason=reason, advice=advice) from error
         with (
             _in_our_words(self.path, written=destination),
             self._borrowed() as source,

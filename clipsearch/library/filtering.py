@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsearch.errors import QueryError
+from clipsearch.globbing import PathPattern
 from clipsearch.library.facts import Facts, Mask, Names, Texts, tag_levels
 from clipsearch.query import FIELDS, Filter, Near, Period, Span, mistake
 from clipsearch.query.fields import Kind
@@ -17,7 +18,6 @@ from clipsearch.query.folding import fold, folded_words
 
 _EARTH_RADIUS_KM = 6371.0
 _DIGITS = 14  # of a time: year to second
-_WILDCARDS = {"**/": "(.*/)?", "/**": "(/.*)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 _METADATA = {
     "iso": "iso",
     "aperture": "f_number",
@@ -163,25 +163,25 @@ def _folder(facts: Facts, value: str) -> Mask:
 
     A pattern with a slash counts from a root, one without fits at any depth, as in ignore files.
     """
-    pattern = str(Path(value).expanduser()) if value.startswith("~") else value
+    pattern = _at_home(value) if value.startswith("~") else value
     is_absolute = pattern.startswith("/") or re.match(r"[A-Za-z]:/", pattern) is not None
     if not is_absolute and "/" not in pattern:
         pattern = f"**/{pattern}"
     head, _, tail = fold(pattern).rpartition("/")
-    inside = re.compile(f"{_glob(fold(pattern))}(/.*)?", re.DOTALL)
-    beside = re.compile(_glob(head), re.DOTALL)
-    name = re.compile(_glob(tail), re.DOTALL) if set(tail) & set(".*?") else None
+    inside = PathPattern(fold(pattern), and_below=True)
+    beside = PathPattern(head)
+    name = PathPattern(tail) if set(tail) & set(".*?") else None
     files = facts.files()
     fits = np.zeros(len(files.folders), dtype=np.bool_)
     may_hold = np.zeros(len(files.folders), dtype=np.bool_)
     for code, (root, below) in enumerate(files.folders):
         places = [fold(place) for place in _spelled(root, below, is_absolute=is_absolute)]
-        fits[code] = any(inside.fullmatch(place) for place in places)
-        may_hold[code] = name is not None and any(beside.fullmatch(place) for place in places)
+        fits[code] = any(inside.matches(place) for place in places)
+        may_hold[code] = name is not None and any(beside.matches(place) for place in places)
     passes = fits[files.folder_codes]
     if name is not None:
         for file in np.flatnonzero(may_hold[files.folder_codes] & ~passes).tolist():
-            passes[file] = name.fullmatch(fold(files.names[file])) is not None
+            passes[file] = name.matches(fold(files.names[file]))
     return facts.mask(files.rows[passes])
 
 
@@ -194,10 +194,19 @@ def _spelled(root: str, below: str, *, is_absolute: bool) -> tuple[str, ...]:
     return (below, f"{name}/{below}" if below else name)
 
 
-def _glob(pattern: str) -> str:
-    """A wildcard pattern as a regular expression: * within a folder's name, ** across them."""
-    parts = re.split(r"(\*\*/|/\*\*|\*\*|\*|\?)", pattern)
-    return "".join(_WILDCARDS.get(part, re.escape(part)) for part in parts)
+def _at_home(value: str) -> str:
+    """``~`` and ``~/...`` as this user's home; whose homes there are besides is not told."""
+    first, slash, rest = value.partition("/")
+    if first != "~":
+        written = f"in:{value}"
+        raise mistake(
+            written,
+            len("in:"),
+            len(written),
+            "Only ~ itself, your own home, can begin a folder; write the other out, such as "
+            "in:/home/name/photos.",
+        )
+    return f"{Path.home()}{slash}{rest}"
 
 
 def _near(facts: Facts, near: Near) -> Mask:

@@ -49,7 +49,7 @@ This folder is a clipsearch library.
 
 library.db is the truth: what is known about your photos, and their vectors. Back it up with
 `clipsearch backup FILE`. Everything else here may be deleted; it is made again when needed.
-thumbs/ holds small copies of your photos: treat it as privately as the photos themselves.
+thumbs/ and views/ hold small copies of your photos: treat them as privately as those.
 Your photos are not in here, and clipsearch never changes them.
 """
 
@@ -329,6 +329,15 @@ class Library:
         for item, root, relpath in rows:
             found.setdefault(item, []).append(_joined(root, relpath))
         return {item: sorted(paths) for item, paths in found.items()}
+
+    def looks(self, item: int) -> dict[Path, tuple[int, int, int]]:
+        """Size, time in ns and inode with which each file of an item was read last."""
+        rows = self._rows(
+            """SELECT path, relpath, size, mtime_ns, inode FROM file JOIN root ON root.id = root_id
+            WHERE item_id = (SELECT coalesce(parent_id, id) FROM item WHERE id = :item)""",
+            item=item,
+        )
+        return {_joined(root, relpath): tuple(look) for root, relpath, *look in rows}
 
     def times(self, ids: Sequence[int]) -> dict[int, float]:
         """Where in their videos the moments among these items are, in seconds."""

@@ -21,13 +21,15 @@ from clipsearch.errors import FillRunningError, LibraryLockedError, StorageError
 if sys.platform == "win32":
     import msvcrt
 
-    def _try_lock(file: IO[bytes]) -> None:
+    def try_lock(file: IO[bytes]) -> None:
+        """Takes the lock of a file, until it is closed; OSError where another process has it."""
         file.seek(1 << 20)  # beyond the text, so that others can read who holds it
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
-    def _try_lock(file: IO[bytes]) -> None:
+    def try_lock(file: IO[bytes]) -> None:
+        """Takes the lock of a file, until it is closed; OSError where another process has it."""
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -71,7 +73,7 @@ def fill_holder(library: Path) -> str | None:
         return None
     try:
         with path.open("rb") as file:
-            _try_lock(file)
+            try_lock(file)
     except OSError as error:
         return _holder(path) if error.errno in _HELD else None
     return None
@@ -87,7 +89,7 @@ def _held(path: Path, patience_s: float) -> Iterator[None]:
         deadline = time.monotonic() + patience_s
         while True:
             try:
-                _try_lock(file)
+                try_lock(file)
                 break
             except OSError as error:
                 if error.errno not in _HELD:

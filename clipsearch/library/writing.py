@@ -192,9 +192,9 @@ class LibraryWriter:
         return ForgetReport(files=len(files), items=items)
 
     def _remove_caches(self, kept: set[str]) -> None:
-        """Removes all thumbnails but those of the ``kept`` contents, and the search index."""
+        """Removes all pictures but those of the ``kept`` contents, and the search index."""
         try:
-            for file in self._path.glob("thumbs/*/*"):
+            for file in (*self._path.glob("thumbs/*/*"), *self._path.glob("views/*/*")):
                 if file.name.split(".")[0] not in kept:
                     file.unlink(missing_ok=True)
         except OSError as error:
