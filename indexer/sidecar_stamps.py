@@ -3,44 +3,77 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Collection, Iterable
 
-from indexer.sidecars import SidecarNames
+from indexer.sidecar_names import Beside, SidecarNames, may_be_sidecar
+from indexer.sidecars import TAGS
 
-_SUFFIXES = (".xmp", ".txt", ".json")
+CAPTION, OFF = "caption", "off"  # what text files are, beside TAGS
 
-
-def may_be_sidecar(name: str) -> bool:
-    """True for a name that can only belong to a picture, never be one."""
-    return name.lower().endswith(_SUFFIXES)
+_NOT_READ = "?"  # in place of size and time: the next run reads it again
 
 
 class FolderSidecars:
-    """The sidecars of one folder, from its listing."""
+    """The sidecars of one folder, from its listing.
 
-    def __init__(self, entries: Iterable[os.DirEntry[str]]) -> None:
+    ``text`` says what a .txt beside a picture holds: captions, tags, or nothing that counts.
+    """
+
+    def __init__(self, entries: Iterable[os.DirEntry[str]], text: str = CAPTION) -> None:
+        listed = [entry for entry in entries if not entry.is_dir(follow_symlinks=False)]
         # A stamp is text, a line each: a name that would break that is no sidecar.
         self._entries = {
             entry.name: entry
-            for entry in entries
-            if may_be_sidecar(entry.name) and entry.name.isprintable()
+            for entry in listed
+            if may_be_sidecar(entry.name)
+            and entry.name.isprintable()
+            and not (text == OFF and _is_text(entry.name))
         }
-        self._names = SidecarNames(self._entries)
+        files = (entry.name for entry in listed if not may_be_sidecar(entry.name))
+        self._names = SidecarNames([*self._entries, *files] if self._entries else [])
+        self._text = text
 
     def stamp(self, picture_name: str) -> str:
         """A line for each sidecar of a picture, or "" if it has none."""
         if not self._entries:
             return ""
         lines = []
-        for name in self._names.of(picture_name):
-            try:
-                status = self._entries[name].stat()
-            except OSError:
-                continue  # removed since the folder was listed
-            lines.append(f"{status.st_size}:{status.st_mtime_ns}:{name}")
+        for name, role in self._names.beside(picture_name):
+            if self._text == TAGS and _is_text(name):
+                role = TAGS
+            state = _state(self._entries[name])
+            if state is not None:
+                lines.append(f"{state}:{role}:{name}")
         return "\n".join(lines)
 
 
-def stamped_names(stamp: str) -> list[str]:
-    """The names of the sidecars in a stamp."""
-    return [line.split(":", 2)[2] for line in stamp.split("\n") if line]
+def stamped(stamp: str) -> list[Beside]:
+    """The sidecars in a stamp, and how they are named."""
+    lines = (line.split(":", 3) for line in stamp.split("\n") if line)
+    return [Beside(name, role) for _, _, role, name in lines]
+
+
+def with_unread(stamp: str, names: Collection[str]) -> str:
+    """The stamp so that the next run reads some sidecars again, though they stay as they are."""
+    lines = (line.split(":", 3) for line in stamp.split("\n") if line)
+    return "\n".join(
+        f"{_NOT_READ}:{_NOT_READ}:{role}:{name}" if name in names else f"{size}:{time}:{role}:{name}"
+        for size, time, role, name in lines
+    )
+
+
+def _state(entry: os.DirEntry[str]) -> str | None:
+    """Size and time; None for what is gone since the folder was listed, or is no file."""
+    try:
+        status = entry.stat()
+    except OSError:
+        # A link to what is not there now: what it said before is not forgotten for that.
+        return f"{_NOT_READ}:0" if entry.is_symlink() else None
+    if not stat.S_ISREG(status.st_mode):
+        return None  # reading a pipe would wait for ever
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def _is_text(name: str) -> bool:
+    return name[-4:].lower() == ".txt"

@@ -1,41 +1,54 @@
-"""What lies beside a picture: XMP sidecars, captions as trainers write them, Google Takeout's JSON.
+"""What sidecars say: XMP, captions and tags as trainers write them, Google Takeout's JSON.
 
-``find_sidecars`` knows by name alone which files belong to a picture; ``describe`` says what the
-picture and their contents tell together. docs/metadata.md holds the rules and why they are so.
+``sidecar_names`` knows which files belong to a picture; ``read_sidecars`` reads their contents, and
+``describe`` says what the picture and they tell together. docs/metadata.md holds the rules.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import unicodedata
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from clipsearch.uniting import MAX_CAPTIONS, Saying, SidecarSaying, unite
+from indexer import takeout
 from indexer.fields import (
-    MAX_KEYWORDS,
     TAKEN,
     PhotoMetadata,
     clean_caption,
     clean_keywords,
     decode_text,
     merge,
-    overlay,
     parse_date,
     position,
 )
 from indexer.fields import altitude as sane_altitude
+from indexer.sidecar_names import (
+    CONVERTED,
+    ENDINGS,
+    FULL,
+    SHARED,
+    SOUGHT,
+    STEM,
+    TAKEOUT,
+    TITLED,
+    VERSION,
+    Beside,
+    SidecarNames,
+    split,
+)
 from indexer.xmp import read_xmp
+from indexer.xmp_sidecar import SidecarPacket, read_packet
 
-MAX_SIDECAR_BYTES = 2**20
-MAX_CAPTIONS = 20
+MAX_SIDECAR_BYTES = 2**24
+TAGS = "tags"  # the role of a .txt that lists tags, where that was asked for
 
-_TAKEOUT_SUFFIX = ".supplemental-metadata"
-_TAKEOUT_LENGTHS = range(43, 52)  # Takeout cuts its names to 46 characters; some releases to 51
-_EDITED = re.compile(r"-(edited|bearbeitet|modifié|editado|editada|modificato|bewerkt|edytowane)\Z")
-_NUMBERED = re.compile(r"(.*)(\(\d+\))\Z", re.DOTALL)
+_FAVOURITE_STARS = 5
+_FACE_CHARACTERS = 3  # "o_o" is a face, not two words
+_ALIKE = {"jpeg": "jpg", "tiff": "tif", "heif": "heic"}
 _CAPTION_KEYS = ("caption", "captions", "text", "description")
 _KEYWORD_KEYS = ("tags", "keywords")
 _SENTENCE_END = (".", "!", "?", "。")
@@ -60,6 +73,19 @@ class Keyword:
 
 
 @dataclass(frozen=True)
+class ReadSidecar:
+    """One sidecar as it was read. ``failure`` says why it was not, or not as a whole.
+
+    Unless ``is_settled`` it may be readable at another time, though the file stays the same.
+    """
+
+    name: str
+    said: SidecarSaying
+    failure: str | None = None
+    is_settled: bool = True
+
+
+@dataclass(frozen=True)
 class Described:
     """What a picture and its sidecars say together; each caption and keyword once."""
 
@@ -68,154 +94,183 @@ class Described:
     captions: tuple[Caption, ...] = ()
 
 
-class SidecarNames:
-    """The names of the sidecars in one folder, so that each picture's are found without a search.
-
-    Built once a folder in the time of one pass; ``of`` takes a constant number of look-ups.
-    """
-
-    def __init__(self, names_in_folder: Collection[str]) -> None:
-        self._names: dict[str, str] = {}
-        for name in names_in_folder:
-            if name[-4:].lower() in (".xmp", ".txt") or name[-5:].lower() == ".json":
-                key = _folded(name)
-                self._names[key] = min(name, self._names.get(key, name))
-
-    def of(self, picture_name: str) -> tuple[str, ...]:
-        """The sidecars of a picture, most specific first; () when there are none."""
-        if not self._names:
-            return ()
-        found = map(self._names.get, _candidates(_folded(picture_name)))
-        return tuple(dict.fromkeys(sidecar for sidecar in found if sidecar is not None))
-
-
-def find_sidecars(picture_name: str, names_in_folder: Collection[str]) -> tuple[str, ...]:
-    """The files of a folder that describe a picture of that folder; case does not matter.
-
-    ``photo.jpg`` has photo.jpg.xmp, photo.xmp, .txt and .json alike, and what Google Takeout makes
-    of them. For more than one picture of a folder, make its SidecarNames once.
-    """
-    return SidecarNames(names_in_folder).of(picture_name)
-
-
-def describe(embedded: PhotoMetadata, sidecars: Mapping[str, bytes]) -> Described:
+def describe(
+    embedded: PhotoMetadata, sidecars: Mapping[str, bytes], picture_name: str | None = None
+) -> Described:
     """What a picture and the contents of its sidecars, by their names, say together.
 
     An XMP sidecar wins wherever it says something, because it is what the user edited last; Takeout
-    fills in only what is missing. Contents over MAX_SIDECAR_BYTES, and those that cannot be read,
-    count as not there. Never raises.
+    fills in only what is missing. What cannot be read counts as not there. Without a
+    ``picture_name`` the sidecars are taken to be its own, the most specific first. Never raises.
     """
-    metadata, others = embedded, []
-    for name, content in sidecars.items():
-        metadata, said = _with_sidecar(metadata, name, content)
-        others.append(said)
-    own = _Said(
-        [
-            Caption(text, source)
-            for text, source in (
-                (metadata.description, metadata.description_origin),
-                (metadata.title, metadata.title_origin),
-            )
-            if text and source
-        ],
-        [
-            Keyword(name, origin)
-            for name, origin in zip(metadata.keywords, metadata.keyword_origins, strict=True)
-        ],
-    )
-    captions: dict[str, Caption] = {}
-    keywords: dict[str, Keyword] = {}
-    for said in (own, *others):
-        for caption in said.captions:
-            captions.setdefault(caption.text.casefold(), caption)
-        for keyword in said.keywords:
-            keywords.setdefault(keyword.name.casefold(), keyword)
+    beside: Iterable[Beside] = (Beside(name, FULL) for name in sidecars)
+    if picture_name is not None:
+        beside = SidecarNames([picture_name, *sidecars]).beside(picture_name)
+    read = read_sidecars(embedded, picture_name or "", beside, sidecars)
+    united = unite(saying_of(embedded), [[one.said for one in read]])
     return Described(
-        metadata,
-        tuple(keywords.values())[:MAX_KEYWORDS],
-        tuple(captions.values())[:MAX_CAPTIONS],
+        _metadata_of(united.saying),
+        tuple(Keyword(name, origin) for name, origin in united.keywords),
+        tuple(Caption(text, source) for text, source in united.captions),
     )
 
 
-@dataclass
-class _Said:
-    """What one source says."""
-
-    captions: list[Caption] = field(default_factory=list)
-    keywords: list[Keyword] = field(default_factory=list)
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _candidates(name: str) -> Iterator[str]:
-    """The names that a picture's sidecars may have, both folded."""
-    before, dot, after = name.rpartition(".")
-    stem, extension = (before, dot + after) if before else (name, "")
-    for suffix in (".xmp", ".txt", ".json"):
-        yield name + suffix
-        yield stem + suffix
-    yield from _takeout_candidates(name, "")
-    numbered = _NUMBERED.match(stem)  # photo(1).jpg has photo.jpg(1).json
-    root, number = numbered.groups() if numbered else (stem, "")
-    if number:
-        yield from _takeout_candidates(root + extension, number)
-    original = _EDITED.sub("", root)  # an edited copy has its original's
-    if original != root:
-        yield from _takeout_candidates(original + extension, number)
+def saying_of(metadata: PhotoMetadata) -> Saying:
+    """Metadata as a flat record of what is known."""
+    pairs = zip(metadata.keywords, metadata.keyword_origins, strict=True)
+    found: Saying = {
+        item.name: value
+        for item in fields(PhotoMetadata)
+        if (value := getattr(metadata, item.name)) is not None and not isinstance(value, tuple)
+    }
+    return {**found, "keywords": list(pairs)} if metadata.keywords else found
 
 
-def _takeout_candidates(name: str, number: str) -> Iterator[str]:
-    full = name + _TAKEOUT_SUFFIX
-    yield f"{full}{number}.json"
-    yield f"{name}{number}.json"
-    for length in _TAKEOUT_LENGTHS:
-        if length < len(full):
-            yield f"{full[:length]}{number}.json"
+def _metadata_of(said: Saying) -> PhotoMetadata:
+    pairs = said.get("keywords", ())
+    return PhotoMetadata(
+        **{name: value for name, value in said.items() if name != "keywords"},
+        keywords=tuple(name for name, _ in pairs),
+        keyword_origins=tuple(origin for _, origin in pairs),
+    )
 
 
-def _with_sidecar(
-    metadata: PhotoMetadata, name: str, content: bytes
-) -> tuple[PhotoMetadata, _Said]:
-    """The metadata with what a sidecar changes in it, and what it says beside that."""
+def read_sidecars(
+    embedded: PhotoMetadata,
+    picture_name: str,
+    beside: Iterable[Beside],
+    contents: Mapping[str, bytes | OSError],
+) -> list[ReadSidecar]:
+    """What each sidecar says; those that turn out to be another picture's are left out.
+
+    ``contents`` are by name what was read of them, at most one byte more than MAX_SIDECAR_BYTES,
+    or why it could not be. Never raises.
+    """
+    found: list[ReadSidecar] = []
+    sought: list[ReadSidecar] = []
+    for name, role in beside:
+        content = contents[name]
+        if isinstance(content, OSError):
+            reason = f"the sidecar cannot be read: {content.strerror or content}"
+            found.append(ReadSidecar(name, _NOTHING, reason, is_settled=False))
+            continue
+        try:
+            read = _read(embedded, picture_name, Beside(name, role), content)
+        except Exception as error:  # a hostile sidecar; the picture and the others count
+            reason = f"the sidecar cannot be read: {type(error).__name__}"
+            read = ReadSidecar(name, _NOTHING, reason)
+        if read is not None:
+            (sought if role == SOUGHT else found).append(read)
+    if len(sought) == 1 and not any(one.name.endswith(".json") for one in found):
+        found += sought
+    return found
+
+
+_NOTHING = SidecarSaying({}, {})
+
+
+def _read(
+    embedded: PhotoMetadata, picture: str, sidecar: Beside, content: bytes
+) -> ReadSidecar | None:
+    """What one sidecar says; None if its content is of another picture."""
+    name, role = sidecar
     kind = name.rpartition(".")[2].lower()
+    if len(content) > MAX_SIDECAR_BYTES:
+        reason = (
+            f"the sidecar has more than {MAX_SIDECAR_BYTES:,} bytes, the limit: make it smaller"
+        )
+        return ReadSidecar(name, _NOTHING, reason)
+    if kind == "xmp":
+        packet = read_packet(content)
+        if not _is_meant(packet, picture, role):
+            return None
+        return ReadSidecar(name, _from_xmp(embedded, content, packet, role), packet.damage)
+    if kind == "txt":
+        said = _from_text(content, is_tags=role == TAGS)
+        failure = "the sidecar is no text: it holds zero bytes" if said is None else None
+        return ReadSidecar(name, said or _NOTHING, failure)
+    if kind != "json" or not content.strip():
+        return ReadSidecar(name, _NOTHING)
     try:
-        if len(content) > MAX_SIDECAR_BYTES:
-            return metadata, _Said()
-        if kind == "xmp":
-            return _with_xmp(metadata, content), _Said()
-        if kind == "txt":
-            return metadata, _from_text(content)
-        if kind == "json":
-            return _from_json(metadata, content)
-    except Exception:  # a hostile sidecar; the picture and the others count
-        return metadata, _Said()
-    return metadata, _Said()
+        data = json.loads(decode_text(content))
+    except (ValueError, RecursionError) as error:
+        return ReadSidecar(name, _NOTHING, f"the sidecar is broken JSON: {error}")
+    if isinstance(data, list) and len(data) == 1:
+        data = data[0]
+    is_takeout = _is_takeout(data)
+    if not _may_speak(data, picture, role, is_takeout=is_takeout):
+        return None
+    if is_takeout:
+        return ReadSidecar(name, _from_takeout(embedded, data))
+    return ReadSidecar(name, _from_json(data) if isinstance(data, dict) else _NOTHING)
 
 
-def _with_xmp(metadata: PhotoMetadata, content: bytes) -> PhotoMetadata:
+def _is_meant(packet: SidecarPacket, picture: str, role: str) -> bool:
+    """False for XMP that says itself that it is another file's."""
+    if role == VERSION:
+        return (packet.derived_from or "").casefold() == picture.casefold()
+    if role != STEM or packet.for_extension is None:
+        return True
+    wanted, ending = packet.for_extension.lower(), split(picture)[1].lower().lstrip(".")
+    return _ALIKE.get(wanted, wanted) == _ALIKE.get(ending, ending)
+
+
+def _is_takeout(data: object) -> bool:
+    return isinstance(data, dict) and (
+        "photoTakenTime" in data or ("title" in data and "geoData" in data)
+    )
+
+
+def _may_speak(data: Any, picture: str, role: str, *, is_takeout: bool) -> bool:
+    """False for JSON that a name alone does not prove to be this picture's."""
+    if role in (TITLED, SOUGHT, CONVERTED) or (role == SHARED and is_takeout):
+        title = data.get("title") if is_takeout else None
+        if role == CONVERTED and isinstance(title, str):
+            title = split(title)[0]  # the camera's file had another ending
+        return takeout.title_fits(title, picture, ENDINGS)
+    return is_takeout or role != TAKEOUT
+
+
+def _from_xmp(
+    embedded: PhotoMetadata, content: bytes, packet: SidecarPacket, role: str
+) -> SidecarSaying:
     """The sidecar's values over those of the picture; its keywords replace the picture's."""
     found = read_xmp(content, origin="xmp-sidecar")
     over = merge([found])
-    if metadata.taken_at is not None and (
-        TAKEN not in found.dates or over.taken_at == metadata.taken_at[: len("2000-01-01T00:00:00")]
-    ):  # a date of editing, or the same without the offset
+    fill: Saying = {}
+    local = (embedded.taken_at or "")[: len("2000-01-01T00:00:00")]
+    if TAKEN not in found.dates:  # a date of editing
+        fill = {"taken_at": over.taken_at} if over.taken_at is not None else {}
         over = replace(over, taken_at=None)
-    if over.keywords:
-        metadata = replace(metadata, keywords=(), keyword_origins=())
-    return overlay(metadata, over)
+    elif over.taken_at == local:  # the same without the offset
+        over = replace(over, taken_at=None)
+    said = saying_of(over)
+    for name in packet.emptied:
+        if name == "keywords":
+            said.setdefault(name, [])
+        elif name not in said:
+            said[name] = said[f"{name}_origin"] = None
+    return SidecarSaying(said, fill, joins=role == VERSION)
 
 
-def _from_text(content: bytes) -> _Said:
-    """Captions, one a line; or keywords, where a file is a list of them with commas."""
+def _from_text(content: bytes, *, is_tags: bool) -> SidecarSaying | None:
+    """Captions, one a line; or keywords, where a file is a list of them with commas.
+
+    With ``is_tags`` every line is a keyword, or several with commas. None for what is no text.
+    """
     if b"\0" in content and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return _Said()  # no text file
-    lines = _unwrapped(decode_text(content))
-    tags = _tags(lines[0]) if len(lines) == 1 else None
+        return None
+    text = decode_text(content)
+    tags: list[str] | None
+    if is_tags:
+        parts = (part for line in text.splitlines() for part in line.split(","))
+        tags = clean_keywords(_plain_tag(part.strip()) for part in parts)
+    else:
+        lines = _unwrapped(text)
+        tags = _tags(lines[0]) if len(lines) == 1 else None
     if tags is not None:
-        return _Said(keywords=[Keyword(tag, "txt") for tag in tags])
-    return _Said(_captions(lines, "txt"))
+        return SidecarSaying({}, {}, keywords=tuple((tag, "txt") for tag in tags))
+    return SidecarSaying({}, {}, captions=_captions(lines, "txt"))
 
 
 def _unwrapped(text: str) -> list[str]:
@@ -252,22 +307,16 @@ def _plain_tag(tag: str) -> str:
     r"""A tag without the weight and escapes of prompts: "(long_hair:1.2)", "name \(work\)"."""
     if tag.startswith("(") and tag.endswith(")"):
         tag = _WEIGHT.sub("", tag.strip("()"))
-    return tag.replace("\\", "").replace("_", " ")
+    tag = tag.replace("\\", "")
+    return tag if len(tag) <= _FACE_CHARACTERS else tag.replace("_", " ")
 
 
-def _captions(texts: Collection[object], source: str) -> list[Caption]:
+def _captions(texts: Collection[object], source: str) -> tuple[tuple[str, str], ...]:
     cleaned = (clean_caption(text) for text in list(texts)[:MAX_CAPTIONS])
-    return [Caption(text, source) for text in cleaned if text]
+    return tuple((text, source) for text in cleaned if text)
 
 
-def _from_json(metadata: PhotoMetadata, content: bytes) -> tuple[PhotoMetadata, _Said]:
-    data = json.loads(decode_text(content))
-    if isinstance(data, list) and len(data) == 1:
-        data = data[0]
-    if not isinstance(data, dict):
-        return metadata, _Said()
-    if "photoTakenTime" in data or ("title" in data and "geoData" in data):
-        return _filled_by_takeout(metadata, data), _said_by_takeout(data)
+def _from_json(data: Mapping[str, Any]) -> SidecarSaying:
     texts = [text for key in _CAPTION_KEYS for text in _texts(data.get(key))]
     keywords = [
         tag
@@ -275,10 +324,8 @@ def _from_json(metadata: PhotoMetadata, content: bytes) -> tuple[PhotoMetadata, 
         for text in _texts(data.get(key))
         for tag in (text.split(",") if isinstance(data[key], str) else [text])
     ]
-    return metadata, _Said(
-        _captions(texts, "json"),
-        [Keyword(name, "json") for name in clean_keywords(map(_plain_tag, keywords))],
-    )
+    tags = tuple((name, "json") for name in clean_keywords(map(_plain_tag, keywords)))
+    return SidecarSaying({}, {}, _captions(texts, "json"), tags)
 
 
 def _texts(value: object) -> list[str]:
@@ -286,17 +333,24 @@ def _texts(value: object) -> list[str]:
     return [text for text in values if isinstance(text, str)]
 
 
-def _said_by_takeout(data: Mapping[str, Any]) -> _Said:
-    """Its description and its people; its title is the file's name."""
+def _from_takeout(embedded: PhotoMetadata, data: Mapping[str, Any]) -> SidecarSaying:
+    """Its description, its people, and what the picture lacks; its title is the file's name."""
     people = data.get("people")
     names = [
         person.get("name")
         for person in (people if isinstance(people, list) else ())
         if isinstance(person, dict)
     ]
-    return _Said(
+    before = saying_of(embedded)
+    filled = saying_of(_filled_by_takeout(embedded, data))
+    fill = {name: value for name, value in filled.items() if before.get(name) != value}
+    if data.get("favorited") is True:
+        fill["rating"] = _FAVOURITE_STARS
+    return SidecarSaying(
+        {},
+        fill,
         _captions([data.get("description")], "takeout"),
-        [Keyword(name, "takeout") for name in clean_keywords(names)],
+        tuple((name, "takeout") for name in clean_keywords(names)),
     )
 
 

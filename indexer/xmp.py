@@ -51,7 +51,7 @@ Properties = dict[str, list[str]]
 def read_xmp(packet: bytes, origin: str = "xmp") -> Findings:
     """What a packet says; of damaged XML what stands before the damage, else nothing."""
     found = Findings(origin)
-    root = _parsed(_decoded(packet))
+    root = _parsed(packet_text(packet))
     if root is None:
         return found
     properties = _properties(root)
@@ -93,7 +93,7 @@ def read_xmp(packet: bytes, origin: str = "xmp") -> Findings:
     return found
 
 
-def _decoded(packet: bytes) -> str:
+def packet_text(packet: bytes) -> str:
     """The packet as text: UTF-8, UTF-16 or UTF-32 (ISO 16684-1, 7.1), from its first element on."""
     packet = packet[: packet.rfind(b">") + 4]  # writers pad a packet with blanks or zeros
     for encoding, marks in (

@@ -18,10 +18,9 @@ from indexer.sidecars import (
     Caption,
     Described,
     Keyword,
-    SidecarNames,
     describe,
-    find_sidecars,
 )
+from indexer.sidecar_names import SidecarNames, find_sidecars
 
 XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
@@ -65,7 +64,6 @@ def test_sidecars_are_found_as_programs_name_them(picture: str, beside: tuple[st
         ("photo.jpg", "photo.jpg(1).json"),
         ("photo(1).jpg", "photo.jpg.json"),
         ("photo.jpg", "photo.png.xmp"),
-        ("photo.jpg", "photo.jpg.supp.json"),  # too short to have been cut
         ("photo.jpg", "photo-edited.jpg.json"),
         ("photo.jpg", "photo.mp4"),
     ],
