@@ -83,9 +83,9 @@ def unite(own: Mapping[str, Any], files: Sequence[Sequence[SidecarSaying]]) -> U
     for sidecar in reversed([one for beside in files for one in beside]):
         _lay_over(said, sidecar.over)
     keyword_lists = [found for beside in files if (found := _keywords_of(beside)) is not None]
-    keywords = _once(
-        pair for found in keyword_lists or [_pairs(own.get("keywords", ()))] for pair in found
-    )
+    if not keyword_lists:
+        keyword_lists = [list(_pairs(own.get("keywords", ())))]
+    keywords = _once(pair for found in keyword_lists for pair in found)
     said["keywords"] = keywords
     captions, listed = list(_texts(own, files)), list(keywords)
     for sidecar in (one for beside in files for one in beside):

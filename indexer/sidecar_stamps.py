@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
-from indexer.sidecar_names import Beside, SidecarNames, may_be_sidecar
+from clipsearch.config import DEFAULT_SIDECAR_TEXT
+from indexer.sidecar_names import SidecarNames, may_be_sidecar
 from indexer.sidecars import TAGS
 
-CAPTION, OFF = "caption", "off"  # what text files are, beside TAGS
-
+_OFF = "off"
 _NOT_READ = "?"  # in place of size and time: the next run reads it again
 
 
@@ -20,7 +21,9 @@ class FolderSidecars:
     ``text`` says what a .txt beside a picture holds: captions, tags, or nothing that counts.
     """
 
-    def __init__(self, entries: Iterable[os.DirEntry[str]], text: str = CAPTION) -> None:
+    def __init__(
+        self, entries: Iterable[os.DirEntry[str]], text: str = DEFAULT_SIDECAR_TEXT
+    ) -> None:
         listed = [entry for entry in entries if not entry.is_dir(follow_symlinks=False)]
         # A stamp is text, a line each: a name that would break that is no sidecar.
         self._entries = {
@@ -28,7 +31,7 @@ class FolderSidecars:
             for entry in listed
             if may_be_sidecar(entry.name)
             and entry.name.isprintable()
-            and not (text == OFF and _is_text(entry.name))
+            and not (text == _OFF and _is_text(entry.name))
         }
         files = (entry.name for entry in listed if not may_be_sidecar(entry.name))
         self._names = SidecarNames([*self._entries, *files] if self._entries else [])
@@ -40,25 +43,38 @@ class FolderSidecars:
             return ""
         lines = []
         for name, role in self._names.beside(picture_name):
-            if self._text == TAGS and _is_text(name):
-                role = TAGS
+            how = TAGS if self._text == TAGS and _is_text(name) else role
             state = _state(self._entries[name])
             if state is not None:
-                lines.append(f"{state}:{role}:{name}")
+                lines.append(f"{state}:{how}:{name}")
         return "\n".join(lines)
 
 
-def stamped(stamp: str) -> list[Beside]:
-    """The sidecars in a stamp, and how they are named."""
+class StampedSidecar(NamedTuple):
+    """A sidecar as it was when its folder was listed; ``role`` is one of ``sidecar_names``."""
+
+    name: str
+    role: str
+    size: int  # bytes; this and the time are 0 where they are not known
+    mtime_ns: int
+
+
+def stamped(stamp: str) -> list[StampedSidecar]:
+    """The sidecars in a stamp, in its order."""
     lines = (line.split(":", 3) for line in stamp.split("\n") if line)
-    return [Beside(name, role) for _, _, role, name in lines]
+    return [
+        StampedSidecar(name, role, *(int(part) if part.isdecimal() else 0 for part in state))
+        for *state, role, name in lines
+    ]
 
 
 def with_unread(stamp: str, names: Collection[str]) -> str:
     """The stamp so that the next run reads some sidecars again, though they stay as they are."""
     lines = (line.split(":", 3) for line in stamp.split("\n") if line)
     return "\n".join(
-        f"{_NOT_READ}:{_NOT_READ}:{role}:{name}" if name in names else f"{size}:{time}:{role}:{name}"
+        f"{_NOT_READ}:{_NOT_READ}:{role}:{name}"
+        if name in names
+        else f"{size}:{time}:{role}:{name}"
         for size, time, role, name in lines
     )
 

@@ -106,8 +106,9 @@ def describe(
     beside: Iterable[Beside] = (Beside(name, FULL) for name in sidecars)
     if picture_name is not None:
         beside = SidecarNames([picture_name, *sidecars]).beside(picture_name)
-    read = read_sidecars(embedded, picture_name or "", beside, sidecars)
-    united = unite(saying_of(embedded), [[one.said for one in read]])
+    own = saying_of(embedded)
+    read = read_sidecars(own, picture_name or "", beside, sidecars)
+    united = unite(own, [[one.said for one in read]])
     return Described(
         _metadata_of(united.saying),
         tuple(Keyword(name, origin) for name, origin in united.keywords),
@@ -136,15 +137,16 @@ def _metadata_of(said: Saying) -> PhotoMetadata:
 
 
 def read_sidecars(
-    embedded: PhotoMetadata,
+    own: Mapping[str, Any],
     picture_name: str,
     beside: Iterable[Beside],
     contents: Mapping[str, bytes | OSError],
 ) -> list[ReadSidecar]:
     """What each sidecar says; those that turn out to be another picture's are left out.
 
-    ``contents`` are by name what was read of them, at most one byte more than MAX_SIDECAR_BYTES,
-    or why it could not be. Never raises.
+    ``own`` is what the picture says itself, as ``saying_of`` gives it. ``contents`` are by name
+    what was read of them, at most one byte more than MAX_SIDECAR_BYTES, or why it could not be.
+    Never raises.
     """
     found: list[ReadSidecar] = []
     sought: list[ReadSidecar] = []
@@ -155,7 +157,7 @@ def read_sidecars(
             found.append(ReadSidecar(name, _NOTHING, reason, is_settled=False))
             continue
         try:
-            read = _read(embedded, picture_name, Beside(name, role), content)
+            read = _read(own, picture_name, Beside(name, role), content)
         except Exception as error:  # a hostile sidecar; the picture and the others count
             reason = f"the sidecar cannot be read: {type(error).__name__}"
             read = ReadSidecar(name, _NOTHING, reason)
@@ -170,7 +172,7 @@ _NOTHING = SidecarSaying({}, {})
 
 
 def _read(
-    embedded: PhotoMetadata, picture: str, sidecar: Beside, content: bytes
+    own: Mapping[str, Any], picture: str, sidecar: Beside, content: bytes
 ) -> ReadSidecar | None:
     """What one sidecar says; None if its content is of another picture."""
     name, role = sidecar
@@ -184,7 +186,7 @@ def _read(
         packet = read_packet(content)
         if not _is_meant(packet, picture, role):
             return None
-        return ReadSidecar(name, _from_xmp(embedded, content, packet, role), packet.damage)
+        return ReadSidecar(name, _from_xmp(own, content, packet, role), packet.damage)
     if kind == "txt":
         said = _from_text(content, is_tags=role == TAGS)
         failure = "the sidecar is no text: it holds zero bytes" if said is None else None
@@ -201,7 +203,7 @@ def _read(
     if not _may_speak(data, picture, role, is_takeout=is_takeout):
         return None
     if is_takeout:
-        return ReadSidecar(name, _from_takeout(embedded, data))
+        return ReadSidecar(name, _from_takeout(own, data))
     return ReadSidecar(name, _from_json(data) if isinstance(data, dict) else _NOTHING)
 
 
@@ -232,13 +234,13 @@ def _may_speak(data: Any, picture: str, role: str, *, is_takeout: bool) -> bool:
 
 
 def _from_xmp(
-    embedded: PhotoMetadata, content: bytes, packet: SidecarPacket, role: str
+    own: Mapping[str, Any], content: bytes, packet: SidecarPacket, role: str
 ) -> SidecarSaying:
     """The sidecar's values over those of the picture; its keywords replace the picture's."""
     found = read_xmp(content, origin="xmp-sidecar")
     over = merge([found])
     fill: Saying = {}
-    local = (embedded.taken_at or "")[: len("2000-01-01T00:00:00")]
+    local = (own.get("taken_at") or "")[: len("2000-01-01T00:00:00")]
     if TAKEN not in found.dates:  # a date of editing
         fill = {"taken_at": over.taken_at} if over.taken_at is not None else {}
         over = replace(over, taken_at=None)
@@ -333,7 +335,7 @@ def _texts(value: object) -> list[str]:
     return [text for text in values if isinstance(text, str)]
 
 
-def _from_takeout(embedded: PhotoMetadata, data: Mapping[str, Any]) -> SidecarSaying:
+def _from_takeout(own: Mapping[str, Any], data: Mapping[str, Any]) -> SidecarSaying:
     """Its description, its people, and what the picture lacks; its title is the file's name."""
     people = data.get("people")
     names = [
@@ -341,9 +343,9 @@ def _from_takeout(embedded: PhotoMetadata, data: Mapping[str, Any]) -> SidecarSa
         for person in (people if isinstance(people, list) else ())
         if isinstance(person, dict)
     ]
-    before = saying_of(embedded)
-    filled = saying_of(_filled_by_takeout(embedded, data))
-    fill = {name: value for name, value in filled.items() if before.get(name) != value}
+    lacking = PhotoMetadata(taken_at=own.get("taken_at"), latitude=own.get("latitude"))
+    filled = saying_of(_filled_by_takeout(lacking, data))
+    fill = {name: value for name, value in filled.items() if own.get(name) is None}
     if data.get("favorited") is True:
         fill["rating"] = _FAVOURITE_STARS
     return SidecarSaying(

@@ -130,6 +130,31 @@ def _parsed(text: str) -> Element | None:
     return root
 
 
+def parse_whole(content: bytes) -> tuple[Element | None, str | None]:
+    """A sidecar's root as far as it can be read, and what is wrong with it, if anything is."""
+    from defusedxml.common import DefusedXmlException
+    from defusedxml.ElementTree import ParseError, iterparse
+
+    text = packet_text(content)
+    if not text:
+        return None, "the sidecar holds no XMP"
+    root: Element | None = None
+    try:
+        source = io.BytesIO(text.encode("utf-8"))
+        parsing = iterparse(source, events=("start", "end"), forbid_dtd=True)
+        for count, (event, element) in enumerate(parsing):
+            if event == "end" and element is root:
+                return root, None  # what follows it, such as padding, does not matter
+            root = element if root is None else root
+            if count > 2 * _MAX_ELEMENTS:
+                return root, f"the sidecar has more than {_MAX_ELEMENTS:,} XML elements"
+    except ParseError as error:
+        return root, f"the sidecar is broken XML: {error}"
+    except (DefusedXmlException, ValueError):
+        return root, "the sidecar declares XML entities, which are not read"
+    return root, "the sidecar is broken XML: it ends too early"
+
+
 def _properties(root: Element) -> Properties:
     """The simple and list values of all top-level descriptions, by "{namespace}name"."""
     found: Properties = {}

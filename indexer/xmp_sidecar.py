@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,6 @@ _PROPERTIES = {
     "title": (f"{_DC}title", f"{_PHOTOSHOP}Headline"),
     "description": (f"{_DC}description",),
 }
-_MAX_ELEMENTS = 50_000  # as many as are read of a packet
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def read_packet(content: bytes) -> SidecarPacket:
     """Reads these facts of an XMP file's bytes; an empty file says nothing and is whole."""
     if not content.strip(b"\0 \t\r\n\xef\xbb\xbf\xfe\xff"):
         return SidecarPacket()
-    root, damage = _parsed(content)
+    root, damage = xmp.parse_whole(content)
     if root is None:
         return SidecarPacket(damage=damage)
     values = _values(root)
@@ -62,31 +60,6 @@ def read_packet(content: bytes) -> SidecarPacket:
         ),
         damage=damage,
     )
-
-
-def _parsed(content: bytes) -> tuple[Element | None, str | None]:
-    """The packet's root as far as it can be read, and what is wrong with it."""
-    from defusedxml.common import DefusedXmlException
-    from defusedxml.ElementTree import ParseError, iterparse
-
-    text = xmp.packet_text(content)
-    if not text:
-        return None, "the sidecar holds no XMP"
-    root: Element | None = None
-    try:
-        source = io.BytesIO(text.encode("utf-8"))
-        parsing = iterparse(source, events=("start", "end"), forbid_dtd=True)
-        for count, (event, element) in enumerate(parsing):
-            if event == "end" and element is root:
-                return root, None  # what follows it, such as padding, does not matter
-            root = element if root is None else root
-            if count > 2 * _MAX_ELEMENTS:
-                return root, f"the sidecar has more than {_MAX_ELEMENTS:,} XML elements"
-    except ParseError as error:
-        return root, f"the sidecar is broken XML: {error}"
-    except (DefusedXmlException, ValueError):
-        return root, "the sidecar declares XML entities, which are not read"
-    return root, "the sidecar is broken XML: it ends too early"
 
 
 def _values(root: Element) -> dict[str, list[str]]:
