@@ -81,12 +81,9 @@ class SidecarNames:
                 found.setdefault(name, role)
         return tuple(Beside(name, role) for name, role in found.items())
 
-    def is_shared(self, picture_name: str, sidecar_name: str) -> bool:
-        """True if a sidecar that is called after the stem may speak of another file as well."""
-        stem, base = split(picture_name)[0], _base(sidecar_name)
-        if folded(base) == folded(picture_name):
-            return False
-        return any(folded(split(name)[0]) == folded(stem) for name in self._files - {picture_name})
+    def is_shared(self, file_name: str) -> bool:
+        """True if another file has the same name but for its ending, in any case."""
+        return bool(self._by_stem.get(folded(split(file_name)[0]), set()) - {file_name})
 
     # --- names that any program gives -------------------------------------------------------
 

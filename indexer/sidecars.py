@@ -207,6 +207,11 @@ def _read(
     return ReadSidecar(name, _from_json(data) if isinstance(data, dict) else _NOTHING)
 
 
+def speaks_of(content: bytes, picture_name: str) -> bool:
+    """False for the XMP of ``photo.xmp`` that names a file of another ending as its own."""
+    return _is_meant(read_packet(content), picture_name, STEM)
+
+
 def _is_meant(packet: SidecarPacket, picture: str, role: str) -> bool:
     """False for XMP that says itself that it is another file's."""
     if role == VERSION:

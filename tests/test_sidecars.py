@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from indexer.fields import MAX_TEXT_CHARACTERS
 from indexer.metadata import PhotoMetadata
+from indexer.sidecar_names import SidecarNames, find_sidecars
 from indexer.sidecars import (
     MAX_CAPTIONS,
     MAX_SIDECAR_BYTES,
@@ -20,7 +21,6 @@ from indexer.sidecars import (
     Keyword,
     describe,
 )
-from indexer.sidecar_names import SidecarNames, find_sidecars
 
 XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -172,7 +173,8 @@ def library(tmp_path: Path) -> Iterator[Library]:
     photos.mkdir()
     shown = {f"{n}.jpg": f"dog thing{n}" if n < 12 else f"noise{n} more{n}" for n in range(24)}
     for name in shown:
-        (photos / name).write_bytes(b"a picture")
+        (photos / name).write_bytes(b"a photo.")
+        os.utime(photos / name, ns=(1, 1))
     encoder = WordEncoder()
     with library_of(tmp_path / "t.clipsearch", photos, shown, encoder) as opened:
         words = parse_vocabulary("animal\n    dog\n", name="mine", path=Path("mine.txt"))
@@ -209,7 +211,7 @@ def test_sidecars_are_written_on_request_and_undone_exactly(library: Library) ->
     }
     assert stat.S_IMODE((folder / "0.xmp").stat().st_mode) == 0o600
     after = everything(folder)
-    assert all(after[name] == b"a picture" for name in before if name.endswith("jpg"))
+    assert all(after[name] == b"a photo." for name in before if name.endswith("jpg"))
     assert b"<rdf:li>animal|dog</rdf:li>" in after["0.xmp"]
     assert list(write_sidecars(library)) == [c for c in changes if c.done == "refused"]
     # One is changed by somebody else; it is refused by name, all others are as they were.
