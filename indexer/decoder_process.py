@@ -11,10 +11,8 @@ is about the file that was opened last.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -47,7 +45,8 @@ from indexer.fields import PhotoMetadata
 from indexer.messages import BrokenMessageError, receive, send
 from indexer.metadata import read_metadata
 from indexer.sidecar_names import Beside
-from indexer.sidecars import MAX_SIDECAR_BYTES, read_sidecars, saying_of
+from indexer.sidecar_stamps import read_sidecar
+from indexer.sidecars import read_sidecars, saying_of
 
 if TYPE_CHECKING:
     from indexer.video import VideoFacts
@@ -281,7 +280,7 @@ class Server:
     def _described(self, own: Saying, sidecars: list[list[str]]) -> dict[str, Any]:
         """What the file says itself, and by name what each of its sidecars says."""
         beside = [Beside(name, role) for name, role in sidecars]
-        contents = {name: _read_beside(self._path.parent / name) for name, _ in beside}
+        contents = {name: read_sidecar(self._path.parent / name) for name, _ in beside}
         read = read_sidecars(own, self._path.name, beside, contents)
         return {
             "own": own,
@@ -289,19 +288,6 @@ class Server:
                 [one.name, one.said.as_record(), one.failure, one.is_settled] for one in read
             ],
         }
-
-
-def _read_beside(path: Path) -> bytes | OSError:
-    """The content of a sidecar as far as its limit allows, or why it cannot be read."""
-    try:
-        # A pipe that took its place would keep a plain open waiting for ever.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return OSError(errno.EINVAL, "it is no regular file")
-            return file.read(MAX_SIDECAR_BYTES + 1)
-    except OSError as error:
-        return error
 
 
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,17 @@
-"""Which sidecars a picture has, and whether they are as they were: names, sizes and times."""
+"""The sidecars of a folder as files: names, sizes and times, and their bytes."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from clipsearch.config import DEFAULT_SIDECAR_TEXT
 from indexer.sidecar_names import SidecarNames, may_be_sidecar
-from indexer.sidecars import TAGS
+from indexer.sidecars import MAX_SIDECAR_BYTES, TAGS, too_large
 
 _OFF = "off"
 _NOT_READ = "?"  # in place of size and time: the next run reads it again
@@ -77,6 +79,22 @@ def with_unread(stamp: str, names: Collection[str]) -> str:
         else f"{size}:{time}:{role}:{name}"
         for size, time, role, name in lines
     )
+
+
+def read_sidecar(path: Path) -> bytes | OSError:
+    """The content of a sidecar or why it cannot be read."""
+    try:
+        # A pipe that took its place would keep a plain open waiting for ever.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return OSError(errno.EINVAL, "it is no regular file")
+            if status.st_size > MAX_SIDECAR_BYTES:
+                return too_large(status.st_size)
+            return file.read(MAX_SIDECAR_BYTES + 1)
+    except OSError as error:
+        return error
 
 
 def _state(entry: os.DirEntry[str]) -> str | None:

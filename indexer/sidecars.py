@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -144,17 +145,19 @@ def read_sidecars(
 ) -> list[ReadSidecar]:
     """What each sidecar says; those that turn out to be another picture's are left out.
 
-    ``own`` is what the picture says itself, as ``saying_of`` gives it. ``contents`` are by name
-    what was read of them, at most one byte more than MAX_SIDECAR_BYTES, or why it could not be.
-    Never raises.
+    ``own`` is what the picture says itself, as ``saying_of`` gives it. ``contents`` are by name the
+    bytes of the sidecars, or why they could not be read. Never raises.
     """
     found: list[ReadSidecar] = []
     sought: list[ReadSidecar] = []
     for name, role in beside:
         content = contents[name]
+        if not isinstance(content, OSError) and len(content) > MAX_SIDECAR_BYTES:
+            content = too_large(len(content))
         if isinstance(content, OSError):
             reason = f"the sidecar cannot be read: {content.strerror or content}"
-            found.append(ReadSidecar(name, _NOTHING, reason, is_settled=False))
+            is_settled = content.errno == errno.EFBIG
+            found.append(ReadSidecar(name, _NOTHING, reason, is_settled=is_settled))
             continue
         try:
             read = _read(own, picture_name, Beside(name, role), content)
@@ -171,17 +174,18 @@ def read_sidecars(
 _NOTHING = SidecarSaying({}, {})
 
 
+def too_large(size: int) -> OSError:
+    """What stands for the content of a sidecar of so many bytes."""
+    limit = f"{MAX_SIDECAR_BYTES:,} bytes"
+    return OSError(errno.EFBIG, f"it has {size:,} bytes, more than the limit of {limit}")
+
+
 def _read(
     own: Mapping[str, Any], picture: str, sidecar: Beside, content: bytes
 ) -> ReadSidecar | None:
     """What one sidecar says; None if its content is of another picture."""
     name, role = sidecar
     kind = name.rpartition(".")[2].lower()
-    if len(content) > MAX_SIDECAR_BYTES:
-        reason = (
-            f"the sidecar has more than {MAX_SIDECAR_BYTES:,} bytes, the limit: make it smaller"
-        )
-        return ReadSidecar(name, _NOTHING, reason)
     if kind == "xmp":
         packet = read_packet(content)
         if not _is_meant(packet, picture, role):
