@@ -321,7 +321,9 @@ def _with_words(reading: Reading, answer: dict[str, Any]) -> Reading:
         description = replace(description, own=own)
     if file is not None and unread:
         file = file._replace(sidecars=with_unread(file.sidecars, unread))
-    return replace(reading, file=file, description=description, beside=tuple(beside))
+    if reading.job.describe:  # else it has no sidecars, and had none
+        reading = replace(reading, beside=tuple(beside))
+    return replace(reading, file=file, description=description)
 
 
 def _placed(saying: dict[str, Any]) -> dict[str, Any]:

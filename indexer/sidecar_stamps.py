@@ -32,7 +32,7 @@ class FolderSidecars:
             entry.name: entry
             for entry in listed
             if may_be_sidecar(entry.name)
-            and entry.name.isprintable()
+            and _fits_a_line(entry.name)
             and not (text == _OFF and _is_text(entry.name))
         }
         files = (entry.name for entry in listed if not may_be_sidecar(entry.name))
@@ -101,12 +101,22 @@ def _state(entry: os.DirEntry[str]) -> str | None:
     """Size and time; None for what is gone since the folder was listed, or is no file."""
     try:
         status = entry.stat()
-    except OSError:
-        # A link to what is not there now: what it said before is not forgotten for that.
-        return f"{_NOT_READ}:0" if entry.is_symlink() else None
+    except OSError as error:
+        # What said something before is not forgotten because its disk or its link's target is
+        # away, or for want of a permission.
+        is_gone = isinstance(error, FileNotFoundError) and not entry.is_symlink()
+        return None if is_gone else f"{_NOT_READ}:0"
     if not stat.S_ISREG(status.st_mode):
         return None  # reading a pipe would wait for ever
     return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def _fits_a_line(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return "\n" not in name
 
 
 def _is_text(name: str) -> bool:

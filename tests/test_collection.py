@@ -363,6 +363,18 @@ def test_a_sidecar_that_cannot_be_read_is_named_and_keeps_its_words(
     assert library.check().problems == []
 
 
+def test_names_as_screenshots_have_them_are_no_trouble(
+    index: Index, photos: Path, library: Library
+) -> None:
+    for number, name in enumerate(("9.41\u202fAM", "a:b", "soft\u00adhyphen", "e\u0301", " x ")):
+        paint(photos / f"{name}.png", number)
+        (photos / f"{name}.png.xmp").write_text(xmp(f"tag {number}"))
+    settle(photos)
+    index()
+    for number, name in enumerate(("9.41\u202fAM", "a:b", "soft\u00adhyphen", "e\u0301", " x ")):
+        assert words(library, photos / f"{name}.png")[0] == {f"tag {number}"}
+
+
 def test_what_is_no_file_is_no_sidecar(index: Index, photos: Path, library: Library) -> None:
     paint(photos / "a.jpg", 1)
     os.mkfifo(photos / "a.jpg.xmp")
