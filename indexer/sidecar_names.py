@@ -24,9 +24,10 @@ STEM = "stem"  # photo.xmp: of every picture called photo
 SHARED = "shared"  # photo.json of several pictures called photo: Takeout's has to name this one
 VERSION = "version"  # photo_01.jpg.xmp, darktable's further versions: it has to name the picture
 TAKEOUT = "takeout"  # a name as only Takeout makes it
-TITLED = "titled"  # one that is also another picture's name, cut: its title has to be this one's
+CUT = "cut"  # a part of the name: of this picture, unless its title is another one's
+TITLED = "titled"  # the same, but of other pictures, too: its title has to be this one's
 CONVERTED = "converted"  # photo.heic.json of photo.jpg alone: its title has to be this one's
-SOUGHT = "sought"  # the same, under another number: only if its title is the only one that fits
+SOUGHT = "sought"  # a part of it with a number of no picture: if only its title is this one's
 
 _JPEG = frozenset((".jpg", ".jpeg"))
 _CAMERA = RAW_EXTENSIONS | {".heic", ".heif"}
@@ -237,14 +238,13 @@ class SidecarNames:
             numbers = self._numbers.get(key)
             if not numbers:
                 continue
-            rivals = self._long.get(key, set()) - {picture}
-            rivals = {name for name in rivals if takeout.numbered(split(name)[0])[1] == number}
-            role = TITLED if self._real_rivals(picture, rivals) else TAKEOUT
-            for other in sorted(numbers, key=lambda one: (one != number, one)):
-                if other == number:
-                    found += [Beside(name, role) for name in sorted(numbers[other])]
-                elif role == TITLED:
-                    found += [Beside(name, SOUGHT) for name in sorted(numbers[other])]
+            alike = self._long.get(key, set()) - {picture}
+            by_number = _grouped((takeout.numbered(split(name)[0])[1], name) for name in alike)
+            rivals = by_number.pop(number, set())
+            role = TITLED if self._real_rivals(picture, rivals) else CUT
+            found += [Beside(name, role) for name in sorted(numbers.get(number, ()))]
+            for other in sorted(numbers.keys() - {number} - by_number.keys()):
+                found += [Beside(name, SOUGHT) for name in sorted(numbers[other])]
         return found
 
     def _real_rivals(self, picture: str, rivals: set[str]) -> bool:

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import errno
 import json
-import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from clipsearch.uniting import MAX_CAPTIONS, Saying, SidecarSaying, unite
+from clipsearch.uniting import Saying, SidecarSaying, unite
 from indexer import takeout
 from indexer.fields import (
     TAKEN,
     PhotoMetadata,
-    clean_caption,
     clean_keywords,
     decode_text,
     merge,
@@ -29,18 +27,19 @@ from indexer.fields import (
 from indexer.fields import altitude as sane_altitude
 from indexer.sidecar_names import (
     CONVERTED,
+    CUT,
     ENDINGS,
     FULL,
     SHARED,
     SOUGHT,
     STEM,
-    TAKEOUT,
     TITLED,
     VERSION,
     Beside,
     SidecarNames,
     split,
 )
+from indexer.sidecar_texts import captions, plain_tag, read_text
 from indexer.xmp import read_xmp
 from indexer.xmp_sidecar import SidecarPacket, read_packet
 
@@ -48,13 +47,9 @@ MAX_SIDECAR_BYTES = 2**24
 TAGS = "tags"  # the role of a .txt that lists tags, where that was asked for
 
 _FAVOURITE_STARS = 5
-_FACE_CHARACTERS = 3  # "o_o" is a face, not two words
 _ALIKE = {"jpeg": "jpg", "tiff": "tif", "heif": "heic"}
 _CAPTION_KEYS = ("caption", "captions", "text", "description")
 _KEYWORD_KEYS = ("tags", "keywords")
-_SENTENCE_END = (".", "!", "?", "。")
-_SENTENCE_WORDS = frozenset(("a", "an", "the", "and", "or", "with", "is", "are", "there"))
-_WEIGHT = re.compile(r":[\d.]+\)*\Z")
 
 
 @dataclass(frozen=True)
@@ -155,8 +150,9 @@ def read_sidecars(
         if not isinstance(content, OSError) and len(content) > MAX_SIDECAR_BYTES:
             content = too_large(len(content))
         if isinstance(content, OSError):
-            reason = f"the sidecar cannot be read: {content.strerror or content}"
             is_settled = content.errno == errno.EFBIG
+            what = "is too large" if is_settled else "cannot be read"
+            reason = f"the sidecar {what}: {content.strerror or content}"
             found.append(ReadSidecar(name, _NOTHING, reason, is_settled=is_settled))
             continue
         try:
@@ -176,8 +172,8 @@ _NOTHING = SidecarSaying({}, {})
 
 def too_large(size: int) -> OSError:
     """What stands for the content of a sidecar of so many bytes."""
-    limit = f"{MAX_SIDECAR_BYTES:,} bytes"
-    return OSError(errno.EFBIG, f"it has {size:,} bytes, more than the limit of {limit}")
+    limit = f"the limit of {MAX_SIDECAR_BYTES:,} bytes"
+    return OSError(errno.EFBIG, f"it has {size:,}, more than {limit}; make it smaller")
 
 
 def _read(
@@ -192,7 +188,7 @@ def _read(
             return None
         return ReadSidecar(name, _from_xmp(own, content, packet, role), packet.damage)
     if kind == "txt":
-        said = _from_text(content, is_tags=role == TAGS)
+        said = read_text(content, is_tags=role == TAGS)
         failure = "the sidecar is no text: it holds zero bytes" if said is None else None
         return ReadSidecar(name, said or _NOTHING, failure)
     if kind != "json" or not content.strip():
@@ -204,7 +200,7 @@ def _read(
     if isinstance(data, list) and len(data) == 1:
         data = data[0]
     is_takeout = _is_takeout(data)
-    if not _may_speak(data, picture, role, is_takeout=is_takeout):
+    if not _may_speak(data, picture, sidecar, is_takeout=is_takeout):
         return None
     if is_takeout:
         return ReadSidecar(name, _from_takeout(own, data))
@@ -232,14 +228,18 @@ def _is_takeout(data: object) -> bool:
     )
 
 
-def _may_speak(data: Any, picture: str, role: str, *, is_takeout: bool) -> bool:
+def _may_speak(data: Any, picture: str, sidecar: Beside, *, is_takeout: bool) -> bool:
     """False for JSON that a name alone does not prove to be this picture's."""
-    if role in (TITLED, SOUGHT, CONVERTED) or (role == SHARED and is_takeout):
-        title = data.get("title") if is_takeout else None
-        if role == CONVERTED and isinstance(title, str):
-            title = split(title)[0]  # the camera's file had another ending
-        return takeout.title_fits(title, picture, ENDINGS)
-    return is_takeout or role != TAKEOUT
+    name, role = sidecar
+    if not is_takeout:
+        return role in (FULL, STEM, SHARED)
+    title = data.get("title")
+    if role == CONVERTED and isinstance(title, str):
+        title = split(title)[0]  # the camera's file had another ending
+    fits = takeout.title_fits(title, picture, ENDINGS)
+    if role == CUT:  # a title that the name was not made from proves nothing
+        return fits or not takeout.begins(title, name)
+    return fits or role not in (TITLED, SOUGHT, CONVERTED, SHARED)
 
 
 def _from_xmp(
@@ -264,69 +264,6 @@ def _from_xmp(
     return SidecarSaying(said, fill, joins=role == VERSION)
 
 
-def _from_text(content: bytes, *, is_tags: bool) -> SidecarSaying | None:
-    """Captions, one a line; or keywords, where a file is a list of them with commas.
-
-    With ``is_tags`` every line is a keyword, or several with commas. None for what is no text.
-    """
-    if b"\0" in content and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return None
-    text = decode_text(content)
-    tags: list[str] | None
-    if is_tags:
-        parts = (part for line in text.splitlines() for part in line.split(","))
-        tags = clean_keywords(_plain_tag(part.strip()) for part in parts)
-    else:
-        lines = _unwrapped(text)
-        tags = _tags(lines[0]) if len(lines) == 1 else None
-    if tags is not None:
-        return SidecarSaying({}, {}, keywords=tuple((tag, "txt") for tag in tags))
-    return SidecarSaying({}, {}, captions=_captions(lines, "txt"))
-
-
-def _unwrapped(text: str) -> list[str]:
-    """The lines that are not empty, those of a hard-wrapped paragraph joined."""
-    lines: list[str] = []
-    is_open = False  # the line before may go on: it is long and ends no sentence
-    for line in map(str.strip, text.splitlines()):
-        if is_open and line[:1].islower():
-            lines[-1] += " " + line
-        elif line:
-            lines.append(line)
-        is_open = len(line) >= 60 and not line.endswith(_SENTENCE_END)
-    return lines
-
-
-def _tags(line: str) -> list[str] | None:
-    """The tags of a line like "1girl, long_hair, (smile:1.2)"; None for a sentence.
-
-    It is a list when it has three parts or more of at most four words, on average at most two and
-    a half, none of which begins as a part of a sentence does, and ends without a full stop.
-    """
-    parts = [part.strip() for part in line.split(",") if part.strip()]
-    words = [part.split() for part in parts]
-    if len(parts) < 3 or line.endswith(_SENTENCE_END):
-        return None
-    if max(map(len, words)) > 4 or sum(map(len, words)) > 2.5 * len(parts):
-        return None
-    if any(part[0].casefold() in _SENTENCE_WORDS for part in words):
-        return None
-    return clean_keywords(map(_plain_tag, parts))
-
-
-def _plain_tag(tag: str) -> str:
-    r"""A tag without the weight and escapes of prompts: "(long_hair:1.2)", "name \(work\)"."""
-    if tag.startswith("(") and tag.endswith(")"):
-        tag = _WEIGHT.sub("", tag.strip("()"))
-    tag = tag.replace("\\", "")
-    return tag if len(tag) <= _FACE_CHARACTERS else tag.replace("_", " ")
-
-
-def _captions(texts: Collection[object], source: str) -> tuple[tuple[str, str], ...]:
-    cleaned = (clean_caption(text) for text in list(texts)[:MAX_CAPTIONS])
-    return tuple((text, source) for text in cleaned if text)
-
-
 def _from_json(data: Mapping[str, Any]) -> SidecarSaying:
     texts = [text for key in _CAPTION_KEYS for text in _texts(data.get(key))]
     keywords = [
@@ -335,8 +272,8 @@ def _from_json(data: Mapping[str, Any]) -> SidecarSaying:
         for text in _texts(data.get(key))
         for tag in (text.split(",") if isinstance(data[key], str) else [text])
     ]
-    tags = tuple((name, "json") for name in clean_keywords(map(_plain_tag, keywords)))
-    return SidecarSaying({}, {}, _captions(texts, "json"), tags)
+    tags = tuple((name, "json") for name in clean_keywords(map(plain_tag, keywords)))
+    return SidecarSaying({}, {}, captions(texts, "json"), tags)
 
 
 def _texts(value: object) -> list[str]:
@@ -360,7 +297,7 @@ def _from_takeout(own: Mapping[str, Any], data: Mapping[str, Any]) -> SidecarSay
     return SidecarSaying(
         {},
         fill,
-        _captions([data.get("description")], "takeout"),
+        captions([data.get("description")], "takeout"),
         tuple((name, "takeout") for name in clean_keywords(names)),
     )
 

@@ -117,6 +117,12 @@ def title_fits(title: object, picture_name: str, endings: frozenset[str]) -> boo
     )
 
 
+def begins(title: object, json_name: str) -> bool:
+    """True if the name of a JSON is the beginning of its title, whatever its number."""
+    before, _ = numbered(json_name.rpartition(".")[0])
+    return isinstance(title, str) and key(html.unescape(title)).startswith(key(before))
+
+
 def _stems(stem: str, picture_name: str) -> Iterator[str]:
     root, _ = numbered(stem)
     for name in dict.fromkeys((stem, root)):

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipsearch.uniting import MAX_CAPTIONS
 from indexer.fields import MAX_TEXT_CHARACTERS
 from indexer.metadata import PhotoMetadata
 from indexer.sidecar_names import FULL, Beside, SidecarNames, find_sidecars
 from indexer.sidecars import (
-    MAX_CAPTIONS,
     MAX_SIDECAR_BYTES,
     TAGS,
     Caption,
@@ -313,6 +313,10 @@ def test_where_names_were_cut_to_the_same_a_title_decides() -> None:
     same = dict.fromkeys(beside, takeout(title=f"{X46}Axyz.jpg", description="one of two"))
     assert captions(first, same) == ["one of two"]  # by its number
     assert captions(second, same) == []
+    folder = SidecarNames([first, *beside])  # the second is elsewhere, its JSON is not
+    assert captions(first, beside) == ["of the first"]
+    assert captions(first, {**beside, f"{X46}(1).json": takeout(title=second)}) == []
+    assert captions(first, unclear) == ["Anna at the sea"]  # by its name, as nothing speaks against
 
 
 @pytest.mark.parametrize(
