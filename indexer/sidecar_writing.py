@@ -133,6 +133,9 @@ def _place_of(file: Path, naming: str) -> Path:
     """The sidecar of a file, links followed; UneditableError if that leads to another photo's."""
     path = sidecar_of(file, naming)
     here = path.parent.resolve() / path.name
+    if path.name not in os.listdir(path.parent) and os.path.lexists(path):  # noqa: PTH208
+        # A disk that heeds no case: the name is taken by a sidecar that another photo bears.
+        raise UneditableError("on this disk its sidecar would be that of another photo")
     if not path.is_symlink():
         return here
     there, original = path.resolve(), file.resolve()

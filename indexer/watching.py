@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsearch.album_files import refresh_exports
-from clipsearch.config import Settings
+from clipsearch.config import DEFAULT_SIDECAR_TEXT, Settings
 from clipsearch.errors import ClipsearchError, LibraryLockedError
 from clipsearch.library import Library
 from indexer.changes import plan_changes
@@ -151,7 +151,7 @@ class Watcher:
         if self._model not in (None, model):
             self.dirty.touch_everything()  # fills the vectors of the new model
         self._model = model
-        text = self._settings_of(library).sidecar_text
+        text = library.settings().get("sidecar_text", DEFAULT_SIDECAR_TEXT)
         if self._sidecar_text not in (None, text):
             self.dirty.touch_everything()  # reads the texts beside pictures again
         self._sidecar_text = text
@@ -162,7 +162,7 @@ class Watcher:
         if not due:
             return
         library = self._opened()
-        text = self._settings_of(library).sidecar_text
+        text = library.settings().get("sidecar_text", DEFAULT_SIDECAR_TEXT)
         for root in library.roots():
             if root.path in due:
                 started = self._clock()

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -361,6 +362,31 @@ def test_a_sidecar_that_cannot_be_read_is_named_and_keeps_its_words(
     assert words(library, photos / "large.png")[0] == set()
     assert [failure.path.name for failure in library.failures()] == ["RAW.xmp"]
     assert library.check().problems == []
+
+
+def test_what_an_earlier_version_made_of_sidecars_is_read_again_once(
+    index: Index, photos: Path, library: Library
+) -> None:
+    paint(photos / "a.jpg", 1)
+    paint(photos / "b.jpg", 2)
+    (photos / "a.jpg.xmp").write_text(xmp("specific"))
+    (photos / "a.xmp").write_text(xmp("general"))
+    settle(photos)
+    index()
+    with sqlite3.connect(library.path / "library.db") as connection:  # as it was kept then
+        connection.execute("DELETE FROM own_words")
+        connection.execute("DELETE FROM sidecar")
+        connection.execute("UPDATE tag SET name = 'general'")
+        connection.execute("UPDATE file SET sidecars = '1:2:a.xmp' WHERE sidecars <> ''")
+    report = index()
+    assert (report.embedded, report.unchanged) == (0, 2)
+    assert words(library, photos / "a.jpg")[0] == {"specific"}
+    with sqlite3.connect(library.path / "library.db") as connection:
+        changed = "SELECT sum(changed_at <> '-') FROM file"
+        connection.execute("UPDATE file SET changed_at = '-'")
+        connection.commit()
+        index()
+        assert connection.execute(changed).fetchone() == (0,)  # nothing was read
 
 
 def test_names_as_screenshots_have_them_are_no_trouble(
