@@ -77,7 +77,7 @@ class SidecarNames:
             if suffix == ".xmp" and whole_key in self._versions:
                 for name in self._versions_of(picture_name):
                     found.setdefault(name, VERSION)
-        if self._titles:
+        if takeout.key(picture_name)[:1] in self._beginnings:
             for name, role in self._of_takeout(picture_name):
                 found.setdefault(name, role)
         return tuple(Beside(name, role) for name, role in found.items())
@@ -206,14 +206,16 @@ class SidecarNames:
         """The JSON whose name the title of this very file gives; the surest form that is there."""
         stem, ending = split(picture)
         root, number = takeout.numbered(stem)
-        found = self._whole(picture, picture, "")
-        if not found and number:
-            found = self._whole(picture, root + ending, number)
-        if not found and ending and not self._shares(picture, stem):  # a title without an ending
-            found = self._whole(picture, stem, "")
-            if not found and number:
-                found = self._whole(picture, root, number)
-        return found or self._cut(picture, root + ending, number)
+        titles = [(picture, ""), (root + ending, number)]
+        if ending and not self._shares(picture, stem):
+            # Unpacking to deep folders cuts names elsewhere; some titles have no ending at all.
+            for kept in range(len(ending) - 1, -1, -1):
+                titles += [(stem + ending[:kept], ""), (root + ending[:kept], number)]
+        for title, its_number in dict.fromkeys(titles):
+            found = self._whole(picture, title, its_number)
+            if found:
+                return found
+        return self._cut(picture, root + ending, number)
 
     def _whole(self, picture: str, title: str, number: str) -> list[Beside]:
         """Those with a whole title in their name."""
@@ -271,6 +273,11 @@ class SidecarNames:
             for title, number in _readings(name[: -len(".json")]):
                 found.setdefault((takeout.key(title), number), {}).setdefault(name, title)
         return found
+
+    @cached_property
+    def _beginnings(self) -> set[str]:
+        """The first characters of all titles: most pictures in most folders have no JSON."""
+        return {key[:1] for key, _ in self._titles}
 
     @cached_property
     def _origins(self) -> dict[str, set[str]]:

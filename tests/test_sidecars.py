@@ -42,6 +42,7 @@ LONG = "a-name-that-is-longer-than-takeout-likes-it-to-be"  # 49 characters
         ("photo.jpg", ("PHOTO.XMP",)),
         ("PHOTO.JPG", ("photo.jpg.Xmp",)),
         ("cafe\u0301.jpg", ("caf\u00e9.txt",)),  # NFD beside NFC
+        ("e\u0301.jpg", ("\u00e9.jpg.suppl.json",)),
         ("photo", ("photo.txt",)),
         ("photo.jpg", ("photo.jpg.supplemental-metadata.json",)),
         ("IMG_20230101_123456789.jpg", ("IMG_20230101_123456789.jpg.supplemental-metada.json",)),
@@ -55,6 +56,8 @@ LONG = "a-name-that-is-longer-than-takeout-likes-it-to-be"  # 49 characters
         ("photo-bearbeitet.jpg", ("photo.jpg.supplemental-metadata.json",)),
         ("photo.jpg", ("photo.jpg.supp.json",)),  # cut anywhere: the whole name stands before it
         ("photo.jpg", ("photo.jpg..json",)),
+        ("photo.jpg", ("photo.jp.json",)),  # as paths that are too long are cut
+        ("photo(3).jpg", ("photo.j(3).json",)),
         ("photo(2).jpg", ("photo.jpg(2).supplemental-metadata.json",)),
         ("photo(2).jpg", ("photo.supplemental-me(2).json",)),
         ("A&B.jpg", ("A_B.jpg.supplemental-metadata.json",)),
