@@ -189,7 +189,7 @@ def _read(
         return ReadSidecar(name, _from_xmp(own, content, packet, role), packet.damage)
     if kind == "txt":
         said = read_text(content, is_tags=role == TAGS)
-        failure = "the sidecar is no text: it holds zero bytes" if said is None else None
+        failure = "the sidecar is no text: it holds NUL bytes" if said is None else None
         return ReadSidecar(name, said or _NOTHING, failure)
     if kind != "json" or not content.strip():
         return ReadSidecar(name, _NOTHING)
