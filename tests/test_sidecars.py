@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipsearch.uniting import MAX_CAPTIONS
+from clipsearch.uniting import MAX_CAPTIONS, SidecarSaying, unite
 from indexer.fields import MAX_TEXT_CHARACTERS
 from indexer.metadata import PhotoMetadata
 from indexer.sidecar_names import FULL, Beside, SidecarNames, find_sidecars
@@ -650,3 +650,28 @@ def test_no_damage_makes_it_raise(data: st.DataObject) -> None:
 )
 def test_no_json_makes_it_raise(content: Any) -> None:
     assert isinstance(said("a.json", json.dumps(content)), Described)
+
+
+def test_what_one_copy_says_holds_before_what_fills_a_gap_for_another() -> None:
+    place = {"latitude": 1.0, "longitude": 2.0, "altitude_m": 3.0, "place": "there"}
+    own = {"make": "Canon", "latitude": 9.0, "longitude": 9.0, "altitude_m": 9.0, "place": "here"}
+    takeout_copy = SidecarSaying({}, {"taken_at": "2020-01-01T00:00:00", "rating": 5, **place})
+    rated = SidecarSaying({"rating": 2, "taken_at": "2019-01-01T00:00:00"}, {})
+    moved = SidecarSaying({"latitude": 5.0, "longitude": 6.0}, {})
+    found = unite(own, [[takeout_copy], [rated], [moved]]).saying
+    assert found == {
+        **{"make": "Canon", "latitude": 5.0, "longitude": 6.0, "keywords": []},
+        **{"rating": 2, "taken_at": "2019-01-01T00:00:00"},
+    }
+    assert unite(own, [[takeout_copy]]).saying["place"] == "here"
+    assert unite({"make": "Canon"}, [[takeout_copy], [takeout_copy]]).saying["place"] == "there"
+
+
+@given(st.permutations(["a", "b", "c", "d"]))
+def test_the_words_of_copies_are_the_same_in_any_order(order: list[str]) -> None:
+    said = [[SidecarSaying({"keywords": [(name, "x")]}, {}, ((name, "txt"),))] for name in order]
+    found = unite({"keywords": [("old", "xmp")]}, said)
+    assert {name for name, _ in found.keywords} == set("abcd")
+    assert {text for text, _ in found.captions} == set("abcd")
+    record = SidecarSaying({"title": None}, {"rating": 5}, (("x", "txt"),), (("y", "txt"),), True)
+    assert SidecarSaying.from_record(json.loads(json.dumps(record.as_record()))) == record
