@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from indexer.metadata import PhotoMetadata, read_metadata
-from indexer.sidecars import Described, SidecarNames, describe
+from indexer.sidecar_names import SidecarNames
+from indexer.sidecars import Described, describe
 
 REPOSITORY = Path(__file__).parents[1]
 EXPECTED = Path(__file__).with_name("metadata_expected.tsv")
@@ -43,7 +44,7 @@ def read(path: Path, index: SidecarNames) -> tuple[PhotoMetadata, Described]:
     embedded = read_metadata(path.read_bytes())
     beside = index.of(path.name)
     return embedded, describe(
-        embedded, {name: (path.parent / name).read_bytes() for name in beside}
+        embedded, {name: (path.parent / name).read_bytes() for name in beside}, path.name
     )
 
 

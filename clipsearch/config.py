@@ -16,6 +16,8 @@ ENVIRONMENT_PREFIX = "CLIPSEARCH_"
 DEFAULT_MODEL = "auto"
 DEFAULT_MAX_PIXELS = 200_000_000
 DEFAULT_TOP = 20  # answers
+DEFAULT_SIDECAR_TEXT = "caption"
+SIDECAR_TEXTS = (DEFAULT_SIDECAR_TEXT, "tags", "off")  # what a .txt beside a picture holds
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Settings:
     precision: str = "auto"  # auto | f32 | bf16
     threads: int = 0  # 0: as many as the machine has cores
     max_pixels: int = DEFAULT_MAX_PIXELS
+    sidecar_text: str = DEFAULT_SIDECAR_TEXT  # caption | tags | off
     host: str = "127.0.0.1"
     port: int = 7860
     token: str = ""
@@ -49,6 +52,7 @@ _CHOICES = {
     "runtime": ("auto", "torch", "compiled"),
     "device": ("auto", "cpu", "cuda"),
     "precision": ("auto", "f32", "bf16"),
+    "sidecar_text": SIDECAR_TEXTS,
 }
 
 

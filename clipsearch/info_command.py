@@ -13,6 +13,11 @@ from clipsearch.config import Settings
 from clipsearch.library import Library
 from clipsearch.sizes import shown_bytes
 
+_SIDECAR_TEXT = {
+    "caption": "a .txt beside a picture holds captions",
+    "tags": "a .txt beside a picture holds tags",
+    "off": "a .txt beside a picture is not read",
+}
 _SHOWN = 6  # of the most frequent formats, years, cameras
 
 
@@ -46,6 +51,7 @@ def _record(library: Library, settings: Settings) -> dict[str, Any]:
         **asdict(library.counts()),
         "roots": [root.path for root in library.roots()],
         "statistics": asdict(library.statistics()),
+        "sidecar_text": settings.sidecar_text,
         "revision": library.revision,
         "faiss": active_faiss(),
         "spaces": [
@@ -75,6 +81,7 @@ def _print(record: dict[str, Any]) -> None:
     for name, counts in (("formats", "formats"), ("years", "years"), ("cameras", "cameras")):
         if found[counts]:
             print(f"{name:<9} {_most(found[counts])}")
+    print(f"sidecars  {_SIDECAR_TEXT[record['sidecar_text']]}")
     if record["missing"]:
         print(f"missing   {record['missing']:,} files were there before and are not now")
     if record["failures"]:

@@ -19,7 +19,7 @@ from clipsearch.command import (
     print_json,
     say,
 )
-from clipsearch.config import Settings, resolve
+from clipsearch.config import SIDECAR_TEXTS, Settings, resolve
 from clipsearch.errors import UsageError
 from clipsearch.library import Library
 from indexer.pipeline import DEFAULT_BATCH_SIZE, index_library
@@ -47,6 +47,12 @@ def _configure(parser: ArgumentParser) -> None:
     add_encoding_arguments(parser)
     parser.add_argument(
         "--max-pixels", type=int, metavar="N", help="refuse larger pictures (default 200000000)"
+    )
+    parser.add_argument(
+        "--sidecar-text",
+        choices=SIDECAR_TEXTS,
+        help="what a .txt beside a picture holds: captions, one a line (default), tags, one a "
+        "line or with commas, or nothing of interest; the library remembers it",
     )
     parser.add_argument(
         "--gentle",
@@ -121,7 +127,9 @@ def _checked(path: Path) -> Path:
 
 
 def _preview(library: Library | None, folders: list[Path], arguments: Namespace) -> int:
-    found = preview(library, folders)
+    known = library.settings() if library is not None else {}
+    text = resolve(vars(arguments), known).sidecar_text
+    found = preview(library, folders, sidecar_text=text)
     if arguments.json:
         print_json({"event": "preview", **found.as_record()})
     else:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -40,11 +40,17 @@ from clipsearch.images import (
     read_picture,
     sniff,
 )
+from clipsearch.uniting import Saying
 from indexer.fields import PhotoMetadata
 from indexer.messages import BrokenMessageError, receive, send
 from indexer.metadata import read_metadata
 from indexer.showing import give_memory_back, limit_shown_memory, shown_as
-from indexer.sidecars import MAX_SIDECAR_BYTES, describe
+from indexer.sidecar_names import Beside
+from indexer.sidecar_stamps import read_sidecar
+from indexer.sidecars import read_sidecars, saying_of
+
+if TYPE_CHECKING:
+    from indexer.video import VideoFacts
 
 # Seconds of computing for one picture or one moment of a video; a picture gets more by its size.
 COMPUTE_S = 10.0
@@ -140,7 +146,7 @@ class Server:
         target_side: int,
         thumbnail: str,
         compute_s: float,
-        sidecars: list[str],
+        sidecars: list[list[str]],
     ) -> None:
         """Decodes the picture: what the model sees, a thumbnail, and what is said about it."""
         limit_computing(compute_s)
@@ -159,7 +165,7 @@ class Server:
             "format": facts.format,
             "bytes": len(self._data),
             "shape": list(pixels.shape),
-            "described": self._described(read_metadata(self._data), sidecars),
+            "described": self._described(saying_of(read_metadata(self._data)), sidecars),
         }
         self._data = b""
         self._say(answer, np.ascontiguousarray(pixels).tobytes())
@@ -170,15 +176,13 @@ class Server:
         preprocessing: dict[str, Any],
         target_side: int,
         thumbnails: str,
-        sidecars: list[str],
+        sidecars: list[list[str]],
     ) -> None:
         """Decodes the video's moments, one message each, and at the end what is said about it."""
         from indexer import video
 
-        limit_computing(COMPUTE_S)
-        facts = video.read_facts(self._path, max_pixels=self._max_pixels)
-        names = [entry.name for entry in os.scandir(self._path.parent)]
-        is_live = video.is_live_photo_pair(facts, names, self._path.name)
+        facts, about = self._about_video()
+        is_live = "live_photo" in about
         moments: Iterator[video.Moment] = iter(())
         if not is_live:
             moments = video.read_moments(
@@ -197,17 +201,6 @@ class Server:
                 pixels.tobytes(),
             )
             limit_computing(COMPUTE_S)
-        about = PhotoMetadata(
-            taken_at=facts.taken_at,
-            make=facts.make,
-            model=facts.model,
-            latitude=facts.latitude,
-            longitude=facts.longitude,
-        )
-        described = self._described(about, sidecars)
-        described["metadata"] |= {"duration_s": round(facts.duration_s, 3), "codec": facts.codec}
-        if is_live:
-            described["metadata"]["live_photo"] = True
         self._say(
             {
                 "status": "video",
@@ -215,7 +208,7 @@ class Server:
                 "height": facts.height,
                 "format": facts.format,
                 "bytes": self._path.stat().st_size,
-                "described": described,
+                "described": self._described(about, sidecars),
             }
         )
 
@@ -283,24 +276,47 @@ class Server:
 
         return progress
 
-    def _describe(self, sidecars: list[str]) -> None:
+    def _describe(self, sidecars: list[list[str]]) -> None:
         """Says what the file and its sidecars say in words, without decoding a pixel."""
         limit_computing(COMPUTE_S)
-        described = self._described(read_metadata(self._data), sidecars)
+        if self._data:
+            own: Saying = saying_of(read_metadata(self._data))
+        else:
+            _, own = self._about_video()
         self._data = b""
-        self._say({"status": "described", "described": described})
+        self._say({"status": "described", "described": self._described(own, sidecars)})
 
-    def _described(self, embedded: PhotoMetadata, sidecars: list[str]) -> dict[str, Any]:
-        contents = {}
-        for name in sidecars:
-            with contextlib.suppress(OSError), (self._path.parent / name).open("rb") as file:
-                contents[name] = file.read(MAX_SIDECAR_BYTES + 1)
-        said = describe(embedded, contents)
+    def _about_video(self) -> tuple[VideoFacts, Saying]:
+        """The facts of the video that was opened, and what they say for people."""
+        from indexer import video
+
+        limit_computing(COMPUTE_S)
+        facts = video.read_facts(self._path, max_pixels=self._max_pixels)
+        names = [entry.name for entry in os.scandir(self._path.parent)]
+        about = saying_of(
+            PhotoMetadata(
+                taken_at=facts.taken_at,
+                make=facts.make,
+                model=facts.model,
+                latitude=facts.latitude,
+                longitude=facts.longitude,
+            )
+        )
+        about |= {"duration_s": round(facts.duration_s, 3), "codec": facts.codec}
+        if video.is_live_photo_pair(facts, names, self._path.name):
+            about["live_photo"] = True
+        return facts, about
+
+    def _described(self, own: Saying, sidecars: list[list[str]]) -> dict[str, Any]:
+        """What the file says itself, and by name what each of its sidecars says."""
+        beside = [Beside(name, role) for name, role in sidecars]
+        contents = {name: read_sidecar(self._path.parent / name) for name, _ in beside}
+        read = read_sidecars(own, self._path.name, beside, contents)
         return {
-            "taken_at": said.metadata.taken_at,
-            "metadata": said.metadata.facts(),
-            "tags": [[keyword.name, keyword.origin] for keyword in said.keywords],
-            "captions": [[caption.text, caption.source] for caption in said.captions],
+            "own": own,
+            "sidecars": [
+                [one.name, one.said.as_record(), one.failure, one.is_settled] for one in read
+            ],
         }
 
 

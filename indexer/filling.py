@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from clipsearch.encoders import Encoder
-from clipsearch.library import Batch, Description, FileRecord, FileState, NewItem
+from clipsearch.library import Batch, Description, FileRecord, FileState, NewItem, SidecarState
 from clipsearch.vectors import Matrix, Pixels
 from indexer.changes import NOT_READ_MTIME_NS
 from indexer.reading import MomentReading, Reading, moment_item
@@ -30,7 +31,7 @@ class Filler:
     A photo's row, its items and their vectors are committed together, so a crash leaves either all
     or nothing of it. ``previous`` are the rows that the library had, ``gone_items`` how many files
     each item lost in this run. ``commit`` writes a batch whole or not at all. ``on_failure``
-    hears of each new failure.
+    hears of each new failure; ``sidecar_failures`` are those known before, by file and name.
     """
 
     def __init__(
@@ -41,8 +42,11 @@ class Filler:
         gone_items: Counter[int],
         batch_size: int,
         on_failure: Callable[[Failure], None],
+        sidecar_failures: Mapping[tuple[Key, str], str] | None = None,
     ) -> None:
         self._on_failure = on_failure
+        self._sidecar_failures = dict(sidecar_failures or {})
+        self._told: set[Path] = set()  # sidecars that several photos share are told of once
         self._commit = commit
         self._report = report
         self._previous = previous
@@ -219,12 +223,29 @@ class Filler:
                 content_hash=None if failure else reading.content_hash,
                 failure=failure,
                 sidecars=file.sidecars,
+                beside=None if failure else reading.beside,
             )
         )
 
     def _keep_words(self, reading: Reading) -> None:
         if reading.description is not None:
             self._descriptions.append(reading.description)
+        for sidecar in reading.beside or ():
+            if sidecar.failure is not None and reading.file is not None:
+                self._tell_of_sidecar(reading, reading.file.relpath, sidecar)
+
+    def _tell_of_sidecar(self, reading: Reading, relpath: str, sidecar: SidecarState) -> None:
+        path = reading.job.path.with_name(sidecar.name)
+        if path in self._told:
+            return
+        self._told.add(path)
+        known = self._sidecar_failures.get(((reading.job.root_id, relpath), sidecar.name))
+        if known == sidecar.failure:
+            self._report.known_failures += 1
+        else:
+            failure = Failure(path, str(sidecar.failure))
+            self._report.failures.append(failure)
+            self._on_failure(failure)
 
     def _clear(self) -> None:
         self._files: list[FileState] = []

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from clipsearch.config import DEFAULT_MAX_PIXELS, Settings
+from clipsearch.config import DEFAULT_MAX_PIXELS, DEFAULT_SIDECAR_TEXT, Settings
 from clipsearch.encoders import Encoder, model_parts
 from clipsearch.hashing import hash_file
 from clipsearch.library import (
@@ -101,6 +101,7 @@ class _Run:
         self._on_demand = EncoderOnDemand()
 
     def execute(self, roots: Sequence[Path], target: Target) -> IndexReport:
+        self._remember_settings()
         chosen = self._roots(roots)
         plans = [self._plan(root) for root in chosen]
         self._note_inodes(plans)
@@ -130,6 +131,12 @@ class _Run:
 
     # --- before reading ---------------------------------------------------------------------
 
+    def _remember_settings(self) -> None:
+        """Keeps what the files have to be read with again, so that no later run reads otherwise."""
+        wanted = self._settings.sidecar_text
+        if self._library.settings().get("sidecar_text", DEFAULT_SIDECAR_TEXT) != wanted:
+            self._library.set_setting("sidecar_text", wanted)
+
     def _roots(self, given: Sequence[Path]) -> list[RootRecord]:
         """The roots that cover the given folders, or all; each once."""
         if self.only is not None:
@@ -149,7 +156,7 @@ class _Run:
         places = None if self.only is None else _places(root.path, self.only)
         plan = plan_changes(
             root.id,
-            scan(root.path, only=places),
+            scan(root.path, only=places, sidecar_text=self._settings.sidecar_text),
             known,
             retry_failures=limit > tried,
             same_contents=same_contents(self._library, root.path, hash_file),
@@ -174,8 +181,19 @@ class _Run:
         gone = Counter(
             record.item_id for plan in plans for record in plan.gone if record.item_id is not None
         )
+        sidecar_failures = {
+            ((plan.root_id, relpath), name): reason
+            for plan in plans
+            for (relpath, name), reason in self._library.sidecar_failures(plan.root_id).items()
+        }
         return Filler(
-            self._writer.commit, self._report, previous, gone, self.batch_size, self.on_failure
+            self._writer.commit,
+            self._report,
+            previous,
+            gone,
+            self.batch_size,
+            self.on_failure,
+            sidecar_failures,
         )
 
     def _fill(self, space: SpaceRecord) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from clipsearch.config import DEFAULT_SIDECAR_TEXT
 from clipsearch.library import FileRecord, Library, RootRecord
 from indexer.changes import plan_changes
 from indexer.scan import scan
@@ -48,12 +49,14 @@ class Preview:
         yield "Nothing was changed. Without --dry-run, clipsearch index does it."
 
 
-def preview(library: Library | None, roots: Sequence[Path]) -> Preview:
+def preview(
+    library: Library | None, roots: Sequence[Path], *, sidecar_text: str = DEFAULT_SIDECAR_TEXT
+) -> Preview:
     """Scans some folders, or all of a library, against what the library knows of them."""
     found = Preview()
     endings: Counter[str] = Counter()
     for root, known in _chosen(library, roots):
-        scanned = scan(root.path)
+        scanned = scan(root.path, sidecar_text=sidecar_text)
         plan = plan_changes(root.id, scanned, known)
         found.read += len(plan.read)
         found.read_bytes += sum(file.size for file in plan.read)

@@ -15,9 +15,18 @@ import numpy as np
 from clipsearch.encoders import Encoder
 from clipsearch.hashing import moment_hash
 from clipsearch.images import THUMBNAIL_SIDE
-from clipsearch.library import MOMENT, PICTURE, Description, Library, NewItem
+from clipsearch.library import (
+    MOMENT,
+    PICTURE,
+    Description,
+    Library,
+    NewItem,
+    SidecarState,
+    described,
+)
 from clipsearch.library import VIDEO as VIDEO_ITEM
 from clipsearch.places import place_name
+from clipsearch.uniting import SidecarSaying, unite
 from clipsearch.vectors import Pixels
 from indexer.changes import settled_mtime_ns
 from indexer.decoder_process import (
@@ -29,13 +38,14 @@ from indexer.decoder_process import (
 )
 from indexer.decoders import DECODE_S, OPEN_S, Decoder, DecoderDiedError, DecoderPool
 from indexer.scan import FoundFile
-from indexer.sidecar_stamps import stamped_names
+from indexer.sidecar_stamps import stamped, with_unread
 
 _THUMBNAIL_TARGET_SIDE = THUMBNAIL_SIDE // 2  # a reduced JPEG keeps twice this
 
 # Pictures above this are decoded one at a time, so that several processes never hold several of
 # them: 40 million pixels take 160 MB, twice that while transparency is laid on white.
 _LARGE_PIXELS = 40_000_000
+_PLACED = ("over", "fill")  # parts of what a sidecar says that may hold a position
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ class Reading:
     known_item: int | None = None
     item: NewItem | None = None  # when the library does not hold the content
     description: Description | None = None
+    beside: tuple[SidecarState, ...] | None = None  # if the sidecars were read
     pixels: Pixels | None = None  # (3, h, w)
     moments: tuple[MomentReading, ...] | None = None
     failure: str | None = None
@@ -181,7 +192,7 @@ class Reader:
             return replace(reading, failure=answer["failure"])
         is_video = answer["kind"] == VIDEO
         if not self._claim(content_hash, known_item, is_video=is_video and not job.is_backlog):
-            return self._described(reading, decoder, is_video=is_video)
+            return self._described(reading, decoder)
         encoder = self._encoder.ask()  # it says how large a picture it needs
         if known_item is not None and known_item in self.embedded:
             return reading  # seen only with its space
@@ -213,11 +224,10 @@ class Reader:
         found = _unpacked(answer, attached)
         if reading.job.is_backlog:
             return replace(reading, pixels=found)
-        description = _description(reading.content_hash, answer["described"])
+        reading = replace(_with_words(reading, answer["described"]), pixels=found)
         if reading.known_item is not None:
-            return replace(reading, pixels=found, description=description)
-        item = _new_item(answer, description, PICTURE)
-        return replace(reading, pixels=found, description=description, item=item)
+            return reading
+        return replace(reading, item=_new_item(answer, reading, PICTURE))
 
     def _video(self, reading: Reading, decoder: Decoder, encoder: Encoder) -> Reading:
         request = {
@@ -240,20 +250,20 @@ class Reader:
             return replace(reading, failure=answer["reason"], was_read=answer["is_settled"])
         if reading.job.is_backlog:
             return replace(reading, moments=_nearest(reading.job.moments, moments))
-        description = _description(reading.content_hash, answer["described"])
-        item = _new_item(answer, description, VIDEO_ITEM)
-        return replace(reading, item=item, description=description, moments=tuple(moments))
+        reading = _with_words(reading, answer["described"])
+        item = _new_item(answer, reading, VIDEO_ITEM)
+        return replace(reading, item=item, moments=tuple(moments))
 
-    def _described(self, reading: Reading, decoder: Decoder, *, is_video: bool) -> Reading:
+    def _described(self, reading: Reading, decoder: Decoder) -> Reading:
         """Known content: read again in words if this file has sidecars, or had some."""
         job = reading.job
-        if is_video or not job.describe:
+        if not job.describe:
             return reading
         request = {"do": "describe", "sidecars": _sidecars(job)}
         answer, _ = decoder.ask(request, DECODE_S)
         if answer["status"] == "failed":
             return reading
-        return replace(reading, description=_description(reading.content_hash, answer["described"]))
+        return _with_words(reading, answer["described"])
 
     def _claim(self, content_hash: str, known_item: int | None, *, is_video: bool) -> bool:
         """True for the one reading that has to make this content's vectors.
@@ -269,15 +279,19 @@ class Reader:
             return True
 
 
-def _sidecars(job: Job) -> list[str]:
-    return stamped_names(job.file.sidecars) if job.file is not None else []
+def _sidecars(job: Job) -> list[list[str]]:
+    if job.file is None:
+        return []
+    return [[sidecar.name, sidecar.role] for sidecar in stamped(job.file.sidecars)]
 
 
 def _unpacked(answer: dict[str, Any], attached: bytes) -> Pixels:
     return np.frombuffer(attached, np.uint8).reshape(answer["shape"])
 
 
-def _new_item(answer: dict[str, Any], description: Description, kind: str) -> NewItem:
+def _new_item(answer: dict[str, Any], reading: Reading, kind: str) -> NewItem:
+    description = reading.description
+    assert description is not None  # noqa: S101 - it came with the answer
     return NewItem(
         content_hash=description.content_hash,
         width=answer["width"],
@@ -290,19 +304,33 @@ def _new_item(answer: dict[str, Any], description: Description, kind: str) -> Ne
     )
 
 
-def _description(content_hash: str, said: dict[str, Any]) -> Description:
-    metadata = said["metadata"]
-    if "latitude" in metadata and "longitude" in metadata:
-        place = place_name(metadata["latitude"], metadata["longitude"])
-        if place is not None:
-            metadata["place"] = place
-    return Description(
-        content_hash=content_hash,
-        taken_at=said["taken_at"],
-        metadata=metadata,
-        tags=tuple((name, origin) for name, origin in said["tags"]),
-        captions=tuple((text, source) for text, source in said["captions"]),
-    )
+def _with_words(reading: Reading, answer: dict[str, Any]) -> Reading:
+    """The reading with what the file and its sidecars say, each position with its place's name."""
+    own, file = _placed(answer["own"]), reading.file
+    stamps = {one.name: one for one in stamped(file.sidecars)} if file is not None else {}
+    beside, unread = [], set()
+    for name, record, failure, is_settled in answer["sidecars"]:
+        said = {key: _placed(value) if key in _PLACED else value for key, value in record.items()}
+        stamp = stamps[name]
+        beside.append(SidecarState(name, stamp.size, stamp.mtime_ns, said, failure))
+        if not is_settled:
+            unread.add(name)
+    united = unite(own, [[SidecarSaying.from_record(one.said) for one in beside]])
+    description = described(reading.content_hash, united)
+    if reading.job.describe:
+        description = replace(description, own=own)
+    if file is not None and unread:
+        file = file._replace(sidecars=with_unread(file.sidecars, unread))
+    if reading.job.describe:  # else it has no sidecars, and had none
+        reading = replace(reading, beside=tuple(beside))
+    return replace(reading, file=file, description=description)
+
+
+def _placed(saying: dict[str, Any]) -> dict[str, Any]:
+    if saying.get("latitude") is None or saying.get("longitude") is None:
+        return saying
+    place = place_name(saying["latitude"], saying["longitude"])
+    return saying if place is None else {**saying, "place": place}
 
 
 def _nearest(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from clipsearch.config import DEFAULT_SIDECAR_TEXT
 from clipsearch.images import EXTENSIONS, VIDEO_EXTENSIONS
 from indexer.ignore import (
     IGNORE_FILE,
@@ -20,7 +21,8 @@ from indexer.ignore import (
     is_package,
     read_rules,
 )
-from indexer.sidecar_stamps import FolderSidecars, may_be_sidecar
+from indexer.sidecar_names import may_be_sidecar
+from indexer.sidecar_stamps import FolderSidecars
 
 _ENDINGS = EXTENSIONS | VIDEO_EXTENSIONS
 
@@ -73,7 +75,9 @@ class _Opened:
     sidecars: FolderSidecars
 
 
-def scan(root: Path, *, only: Sequence[str] | None = None) -> Scan:
+def scan(
+    root: Path, *, only: Sequence[str] | None = None, sidecar_text: str = DEFAULT_SIDECAR_TEXT
+) -> Scan:
     """Walks a root and returns its picture files in the order of their relative paths.
 
     Hidden names, caches of other programs, clipsearch libraries and what .clipsearchignore names
@@ -83,10 +87,10 @@ def scan(root: Path, *, only: Sequence[str] | None = None) -> Scan:
 
     ``only`` are relative paths of files and folders: nothing but these and what lies below is
     looked at, and no link to a folder is followed. An ignore file or a sidecar stands for its
-    folder.
+    folder. ``sidecar_text`` is what a .txt beside a picture holds, as in Settings.
     """
     wanted = None if only is None else _outermost(only)
-    walk = _Walk(root)
+    walk = _Walk(root, sidecar_text)
     try:
         top = walk.open_root()
     except OSError as error:
@@ -131,7 +135,8 @@ def _outermost(only: Sequence[str]) -> tuple[str, ...] | None:
 class _Walk:
     """The state of one scan."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, sidecar_text: str) -> None:
+        self._sidecar_text = sidecar_text
         self.files: list[FoundFile] = []
         self.unreadable: list[Unreadable] = []
         self.linked: list[_Folder] = []  # links to folders that were not followed (yet)
@@ -221,7 +226,7 @@ class _Walk:
             return None
         if IGNORE_FILE in names:
             folder = self._with_own_rules(folder)
-        return _Opened(folder, listed, FolderSidecars(listed))
+        return _Opened(folder, listed, FolderSidecars(listed, self._sidecar_text))
 
     def _with_own_rules(self, folder: _Folder) -> _Folder:
         """An ignore file that cannot be read is as bad as a folder that cannot be listed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,15 @@ from pathlib import Path
 import xxhash
 
 from clipsearch.errors import SidecarError, UsageError
+from clipsearch.hashing import hash_file
 from clipsearch.library import Library, LibraryWriter
+from clipsearch.library.tags import KnownFile
 from clipsearch.tagging.vocabulary import BUILT_IN, Vocabulary, everyday, parse_vocabulary
-from indexer.sidecars import MAX_SIDECAR_BYTES
+from indexer.sidecar_names import FULL, STEM, SidecarNames, folded
+from indexer.sidecars import MAX_SIDECAR_BYTES, speaks_of
 from indexer.xmp_text import UneditableError
 from indexer.xmp_writing import Tags, with_tags
 
-FULL, STEM = "full", "stem"  # photo.jpg.xmp as digiKam and darktable, photo.xmp as Lightroom
 _BLOCK = 500  # items whose tags are looked up at once
 
 
@@ -44,9 +47,11 @@ def write_sidecars(
 ) -> Iterator[SidecarChange]:
     """Writes the tags of items, by default of all that were tagged here, beside their files.
 
-    Written are the owner's tags and the model's, these also as paths of their hierarchy. A sidecar
-    that is there is extended, under either name; what stands in it stays byte for byte. Files that
-    say all of it already are not touched and not told. Nothing is changed in a dry run.
+    ``naming`` is of new ones: FULL is photo.jpg.xmp as digiKam and darktable have it, STEM
+    photo.xmp as Lightroom. Written are the owner's tags and the model's, these also as paths of
+    their hierarchy. A sidecar that is there is extended, under either name; what stands in it stays
+    byte for byte. Files that say all of it already are not touched and not told. Nothing is changed
+    in a dry run.
     """
     if naming not in (FULL, STEM):
         raise UsageError(reason=f"A sidecar's name is '{FULL}' or '{STEM}', not '{naming}'")
@@ -72,7 +77,11 @@ def undo_sidecars(library: Library, *, dry_run: bool = False) -> Iterator[Sideca
     """
     with contextlib.nullcontext() if dry_run else library.writer() as writer:
         for known in library.tags.written_sidecars():
-            now = _read(known.path)
+            try:
+                now = _read(known.path)
+            except (UneditableError, OSError) as error:
+                yield SidecarChange(known.path, "refused", str(error))
+                continue
             if now == known.before:  # the writing never came to its end, or somebody undid it
                 if writer is not None:
                     writer.tags.forget_sidecar(known.path)
@@ -93,27 +102,55 @@ def undo_sidecars(library: Library, *, dry_run: bool = False) -> Iterator[Sideca
 def sidecar_of(file: Path, naming: str = FULL) -> Path:
     """Which sidecar tags of a file go to: one that is there, else one named as asked for.
 
-    ``photo.xmp`` is taken for a file only if no other file beside it is called photo, too: it would
-    speak of both.
+    One that is there is taken only if it speaks of this file and of no other. ``photo.xmp`` is
+    given to a file only if no other file beside it is called photo, too: it would speak of both.
     """
-    beside = {entry.name for entry in os.scandir(file.parent)}
-    full, stem = f"{file.name}.xmp", f"{file.stem}.xmp"
-    shared = any(
-        Path(name).stem == file.stem and name != file.name and not name.lower().endswith(".xmp")
-        for name in beside
-    )
-    folded = {name.casefold(): name for name in sorted(beside)}
-    for name in (full,) if shared else (full, stem):
-        if name.casefold() in folded:
-            return file.with_name(folded[name.casefold()])
-    return file.with_name(stem if naming == STEM and not shared else full)
+    names = {entry.name for entry in os.scandir(file.parent) if not entry.is_dir()}
+    folder = SidecarNames(names)
+    for name, role in folder.beside(file.name):
+        path = file.with_name(name)
+        if not name.lower().endswith(".xmp"):
+            continue
+        if role == FULL or (
+            role == STEM and not folder.is_shared(file.name) and speaks_of(_begin(path), file.name)
+        ):
+            return path
+    stem = f"{file.stem}.xmp"
+    is_free = folded(stem) not in map(folded, names) and not folder.is_shared(file.name)
+    return file.with_name(stem if naming == STEM and is_free else f"{file.name}.xmp")
+
+
+def _require_same(file: KnownFile) -> None:
+    """UneditableError if a file holds another picture than the one that has the tags."""
+    status = file.path.stat()
+    if (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns):
+        return
+    if hash_file(file.path) != file.content_hash:
+        raise UneditableError("the photo has changed since: run clipsearch index, then write again")
+
+
+def _place_of(file: Path, naming: str) -> Path:
+    """The sidecar of a file, links followed; UneditableError if that leads to another photo's."""
+    path = sidecar_of(file, naming)
+    here = path.parent.resolve() / path.name
+    if path.name not in os.listdir(path.parent) and os.path.lexists(path):  # noqa: PTH208
+        # A disk that heeds no case: the name is taken by a sidecar that another photo bears.
+        raise UneditableError("on this disk its sidecar would be that of another photo")
+    if not path.is_symlink():
+        return here
+    there, original = path.resolve(), file.resolve()
+    if there.parent != original.parent or sidecar_of(original, naming) != there:
+        raise UneditableError(f"it is a link to {there}, which is not beside this photo")
+    return there
 
 
 def _write(
-    writer: LibraryWriter | None, file: Path, tags: Tags, naming: str
+    writer: LibraryWriter | None, file: KnownFile, tags: Tags, naming: str
 ) -> SidecarChange | None:
+    path = file.path
     try:
-        path = sidecar_of(file, naming).resolve()
+        _require_same(file)
+        path = _place_of(file.path, naming)
         before = _read(path)
         if before is None and not tags.own and not tags.model:
             return None
@@ -123,7 +160,7 @@ def _write(
     except UneditableError as error:
         return SidecarChange(path, "refused", str(error))
     except OSError as error:
-        return SidecarChange(file, "refused", error.strerror or str(error))
+        return SidecarChange(file.path, "refused", error.strerror or str(error))
     if after == before:
         return None
     if writer is not None:
@@ -200,9 +237,17 @@ def _paths_of_concepts(library: Library) -> dict[str, dict[str, str]]:
 
 def _read(path: Path) -> bytes | None:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+            raise UneditableError("it is no regular file")
         return path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _begin(path: Path) -> bytes:
+    """As much of a sidecar as would be read of it."""
+    with path.open("rb") as file:
+        return file.read(MAX_SIDECAR_BYTES)
 
 
 def _replace(path: Path, content: bytes) -> None:

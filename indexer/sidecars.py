@@ -1,46 +1,55 @@
-"""What lies beside a picture: XMP sidecars, captions as trainers write them, Google Takeout's JSON.
+"""What sidecars say: XMP, captions and tags as trainers write them, Google Takeout's JSON.
 
-``find_sidecars`` knows by name alone which files belong to a picture; ``describe`` says what the
-picture and their contents tell together. docs/metadata.md holds the rules and why they are so.
+``sidecar_names`` knows which files belong to a picture; ``read_sidecars`` reads their contents, and
+``describe`` says what the picture and they tell together. docs/metadata.md holds the rules.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-import re
-import unicodedata
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from clipsearch.uniting import Saying, SidecarSaying, unite
+from indexer import takeout
 from indexer.fields import (
-    MAX_KEYWORDS,
     TAKEN,
     PhotoMetadata,
-    clean_caption,
     clean_keywords,
     decode_text,
     merge,
-    overlay,
     parse_date,
     position,
 )
 from indexer.fields import altitude as sane_altitude
+from indexer.sidecar_names import (
+    CONVERTED,
+    CUT,
+    ENDINGS,
+    FULL,
+    SHARED,
+    SOUGHT,
+    STEM,
+    TITLED,
+    VERSION,
+    Beside,
+    SidecarNames,
+    split,
+)
+from indexer.sidecar_texts import captions, plain_tag, read_text
 from indexer.xmp import read_xmp
+from indexer.xmp_sidecar import SidecarPacket, read_packet
 
-MAX_SIDECAR_BYTES = 2**20
-MAX_CAPTIONS = 20
+MAX_SIDECAR_BYTES = 2**24
+TAGS = "tags"  # the role of a .txt that lists tags, where that was asked for
 
-_TAKEOUT_SUFFIX = ".supplemental-metadata"
-_TAKEOUT_LENGTHS = range(43, 52)  # Takeout cuts its names to 46 characters; some releases to 51
-_EDITED = re.compile(r"-(edited|bearbeitet|modifié|editado|editada|modificato|bewerkt|edytowane)\Z")
-_NUMBERED = re.compile(r"(.*)(\(\d+\))\Z", re.DOTALL)
+_FAVOURITE_STARS = 5
+_ALIKE = {"jpeg": "jpg", "tiff": "tif", "heif": "heic"}
 _CAPTION_KEYS = ("caption", "captions", "text", "description")
 _KEYWORD_KEYS = ("tags", "keywords")
-_SENTENCE_END = (".", "!", "?", "。")
-_SENTENCE_WORDS = frozenset(("a", "an", "the", "and", "or", "with", "is", "are", "there"))
-_WEIGHT = re.compile(r":[\d.]+\)*\Z")
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,19 @@ class Keyword:
 
 
 @dataclass(frozen=True)
+class ReadSidecar:
+    """One sidecar as it was read. ``failure`` says why it was not, or not as a whole.
+
+    Unless ``is_settled`` it may be readable at another time, though the file stays the same.
+    """
+
+    name: str
+    said: SidecarSaying
+    failure: str | None = None
+    is_settled: bool = True
+
+
+@dataclass(frozen=True)
 class Described:
     """What a picture and its sidecars say together; each caption and keyword once."""
 
@@ -68,206 +90,181 @@ class Described:
     captions: tuple[Caption, ...] = ()
 
 
-class SidecarNames:
-    """The names of the sidecars in one folder, so that each picture's are found without a search.
-
-    Built once a folder in the time of one pass; ``of`` takes a constant number of look-ups.
-    """
-
-    def __init__(self, names_in_folder: Collection[str]) -> None:
-        self._names: dict[str, str] = {}
-        for name in names_in_folder:
-            if name[-4:].lower() in (".xmp", ".txt") or name[-5:].lower() == ".json":
-                key = _folded(name)
-                self._names[key] = min(name, self._names.get(key, name))
-
-    def of(self, picture_name: str) -> tuple[str, ...]:
-        """The sidecars of a picture, most specific first; () when there are none."""
-        if not self._names:
-            return ()
-        found = map(self._names.get, _candidates(_folded(picture_name)))
-        return tuple(dict.fromkeys(sidecar for sidecar in found if sidecar is not None))
-
-
-def find_sidecars(picture_name: str, names_in_folder: Collection[str]) -> tuple[str, ...]:
-    """The files of a folder that describe a picture of that folder; case does not matter.
-
-    ``photo.jpg`` has photo.jpg.xmp, photo.xmp, .txt and .json alike, and what Google Takeout makes
-    of them. For more than one picture of a folder, make its SidecarNames once.
-    """
-    return SidecarNames(names_in_folder).of(picture_name)
-
-
-def describe(embedded: PhotoMetadata, sidecars: Mapping[str, bytes]) -> Described:
+def describe(
+    embedded: PhotoMetadata, sidecars: Mapping[str, bytes], picture_name: str | None = None
+) -> Described:
     """What a picture and the contents of its sidecars, by their names, say together.
 
     An XMP sidecar wins wherever it says something, because it is what the user edited last; Takeout
-    fills in only what is missing. Contents over MAX_SIDECAR_BYTES, and those that cannot be read,
-    count as not there. Never raises.
+    fills in only what is missing. What cannot be read counts as not there. Without a
+    ``picture_name`` the sidecars are taken to be its own, the most specific first. Never raises.
     """
-    metadata, others = embedded, []
-    for name, content in sidecars.items():
-        metadata, said = _with_sidecar(metadata, name, content)
-        others.append(said)
-    own = _Said(
-        [
-            Caption(text, source)
-            for text, source in (
-                (metadata.description, metadata.description_origin),
-                (metadata.title, metadata.title_origin),
-            )
-            if text and source
-        ],
-        [
-            Keyword(name, origin)
-            for name, origin in zip(metadata.keywords, metadata.keyword_origins, strict=True)
-        ],
-    )
-    captions: dict[str, Caption] = {}
-    keywords: dict[str, Keyword] = {}
-    for said in (own, *others):
-        for caption in said.captions:
-            captions.setdefault(caption.text.casefold(), caption)
-        for keyword in said.keywords:
-            keywords.setdefault(keyword.name.casefold(), keyword)
+    beside: Iterable[Beside] = (Beside(name, FULL) for name in sidecars)
+    if picture_name is not None:
+        beside = SidecarNames([picture_name, *sidecars]).beside(picture_name)
+    own = saying_of(embedded)
+    read = read_sidecars(own, picture_name or "", beside, sidecars)
+    united = unite(own, [[one.said for one in read]])
     return Described(
-        metadata,
-        tuple(keywords.values())[:MAX_KEYWORDS],
-        tuple(captions.values())[:MAX_CAPTIONS],
+        _metadata_of(united.saying),
+        tuple(Keyword(name, origin) for name, origin in united.keywords),
+        tuple(Caption(text, source) for text, source in united.captions),
     )
 
 
-@dataclass
-class _Said:
-    """What one source says."""
-
-    captions: list[Caption] = field(default_factory=list)
-    keywords: list[Keyword] = field(default_factory=list)
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _candidates(name: str) -> Iterator[str]:
-    """The names that a picture's sidecars may have, both folded."""
-    before, dot, after = name.rpartition(".")
-    stem, extension = (before, dot + after) if before else (name, "")
-    for suffix in (".xmp", ".txt", ".json"):
-        yield name + suffix
-        yield stem + suffix
-    yield from _takeout_candidates(name, "")
-    numbered = _NUMBERED.match(stem)  # photo(1).jpg has photo.jpg(1).json
-    root, number = numbered.groups() if numbered else (stem, "")
-    if number:
-        yield from _takeout_candidates(root + extension, number)
-    original = _EDITED.sub("", root)  # an edited copy has its original's
-    if original != root:
-        yield from _takeout_candidates(original + extension, number)
+def saying_of(metadata: PhotoMetadata) -> Saying:
+    """Metadata as a flat record of what is known."""
+    pairs = zip(metadata.keywords, metadata.keyword_origins, strict=True)
+    found: Saying = {
+        item.name: value
+        for item in fields(PhotoMetadata)
+        if (value := getattr(metadata, item.name)) is not None and not isinstance(value, tuple)
+    }
+    return {**found, "keywords": list(pairs)} if metadata.keywords else found
 
 
-def _takeout_candidates(name: str, number: str) -> Iterator[str]:
-    full = name + _TAKEOUT_SUFFIX
-    yield f"{full}{number}.json"
-    yield f"{name}{number}.json"
-    for length in _TAKEOUT_LENGTHS:
-        if length < len(full):
-            yield f"{full[:length]}{number}.json"
+def _metadata_of(said: Saying) -> PhotoMetadata:
+    pairs = said.get("keywords", ())
+    return PhotoMetadata(
+        **{name: value for name, value in said.items() if name != "keywords"},
+        keywords=tuple(name for name, _ in pairs),
+        keyword_origins=tuple(origin for _, origin in pairs),
+    )
 
 
-def _with_sidecar(
-    metadata: PhotoMetadata, name: str, content: bytes
-) -> tuple[PhotoMetadata, _Said]:
-    """The metadata with what a sidecar changes in it, and what it says beside that."""
+def read_sidecars(
+    own: Mapping[str, Any],
+    picture_name: str,
+    beside: Iterable[Beside],
+    contents: Mapping[str, bytes | OSError],
+) -> list[ReadSidecar]:
+    """What each sidecar says; those that turn out to be another picture's are left out.
+
+    ``own`` is what the picture says itself, as ``saying_of`` gives it. ``contents`` are by name the
+    bytes of the sidecars, or why they could not be read. Never raises.
+    """
+    found: list[ReadSidecar] = []
+    sought: list[ReadSidecar] = []
+    for name, role in beside:
+        content = contents[name]
+        if not isinstance(content, OSError) and len(content) > MAX_SIDECAR_BYTES:
+            content = too_large(len(content))
+        if isinstance(content, OSError):
+            is_settled = content.errno == errno.EFBIG
+            what = "is too large" if is_settled else "cannot be read"
+            reason = f"the sidecar {what}: {content.strerror or content}"
+            found.append(ReadSidecar(name, _NOTHING, reason, is_settled=is_settled))
+            continue
+        try:
+            read = _read(own, picture_name, Beside(name, role), content)
+        except Exception as error:  # a hostile sidecar; the picture and the others count
+            reason = f"the sidecar cannot be read: {type(error).__name__}"
+            read = ReadSidecar(name, _NOTHING, reason)
+        if read is not None:
+            (sought if role == SOUGHT else found).append(read)
+    if len(sought) == 1 and not any(one.name.endswith(".json") for one in found):
+        found += sought
+    return found
+
+
+_NOTHING = SidecarSaying({}, {})
+
+
+def too_large(size: int) -> OSError:
+    """What stands for the content of a sidecar of so many bytes."""
+    limit = f"the limit of {MAX_SIDECAR_BYTES:,} bytes"
+    return OSError(errno.EFBIG, f"it has {size:,}, more than {limit}; make it smaller")
+
+
+def _read(
+    own: Mapping[str, Any], picture: str, sidecar: Beside, content: bytes
+) -> ReadSidecar | None:
+    """What one sidecar says; None if its content is of another picture."""
+    name, role = sidecar
     kind = name.rpartition(".")[2].lower()
+    if kind == "xmp":
+        packet = read_packet(content)
+        if not _is_meant(packet, picture, role):
+            return None
+        return ReadSidecar(name, _from_xmp(own, content, packet, role), packet.damage)
+    if kind == "txt":
+        said = read_text(content, is_tags=role == TAGS)
+        failure = "the sidecar is no text: it holds NUL bytes" if said is None else None
+        return ReadSidecar(name, said or _NOTHING, failure)
+    if kind != "json" or not content.strip():
+        return ReadSidecar(name, _NOTHING)
     try:
-        if len(content) > MAX_SIDECAR_BYTES:
-            return metadata, _Said()
-        if kind == "xmp":
-            return _with_xmp(metadata, content), _Said()
-        if kind == "txt":
-            return metadata, _from_text(content)
-        if kind == "json":
-            return _from_json(metadata, content)
-    except Exception:  # a hostile sidecar; the picture and the others count
-        return metadata, _Said()
-    return metadata, _Said()
+        data = json.loads(decode_text(content))
+    except (ValueError, RecursionError) as error:
+        return ReadSidecar(name, _NOTHING, f"the sidecar is broken JSON: {error}")
+    if isinstance(data, list) and len(data) == 1:
+        data = data[0]
+    is_takeout = _is_takeout(data)
+    if not _may_speak(data, picture, sidecar, is_takeout=is_takeout):
+        return None
+    if is_takeout:
+        return ReadSidecar(name, _from_takeout(own, data))
+    return ReadSidecar(name, _from_json(data) if isinstance(data, dict) else _NOTHING)
 
 
-def _with_xmp(metadata: PhotoMetadata, content: bytes) -> PhotoMetadata:
+def speaks_of(content: bytes, picture_name: str) -> bool:
+    """False for the XMP of ``photo.xmp`` that names a file of another ending as its own."""
+    return _is_meant(read_packet(content), picture_name, STEM)
+
+
+def _is_meant(packet: SidecarPacket, picture: str, role: str) -> bool:
+    """False for XMP that says itself that it is another file's."""
+    if role == VERSION:
+        return (packet.derived_from or "").casefold() == picture.casefold()
+    if role != STEM or packet.for_extension is None:
+        return True
+    wanted, ending = packet.for_extension.lower(), split(picture)[1].lower().lstrip(".")
+    return _ALIKE.get(wanted, wanted) == _ALIKE.get(ending, ending)
+
+
+def _is_takeout(data: object) -> bool:
+    return isinstance(data, dict) and (
+        "photoTakenTime" in data or ("title" in data and "geoData" in data)
+    )
+
+
+def _may_speak(data: Any, picture: str, sidecar: Beside, *, is_takeout: bool) -> bool:
+    """False for JSON that a name alone does not prove to be this picture's."""
+    name, role = sidecar
+    if not is_takeout:
+        return role in (FULL, STEM, SHARED)
+    title = data.get("title")
+    if role == CONVERTED and isinstance(title, str):
+        title = split(title)[0]  # the camera's file had another ending
+    fits = takeout.title_fits(title, picture, ENDINGS)
+    if role == CUT:  # a title that the name was not made from proves nothing
+        return fits or not takeout.begins(title, name)
+    return fits or role not in (TITLED, SOUGHT, CONVERTED, SHARED)
+
+
+def _from_xmp(
+    own: Mapping[str, Any], content: bytes, packet: SidecarPacket, role: str
+) -> SidecarSaying:
     """The sidecar's values over those of the picture; its keywords replace the picture's."""
     found = read_xmp(content, origin="xmp-sidecar")
     over = merge([found])
-    if metadata.taken_at is not None and (
-        TAKEN not in found.dates or over.taken_at == metadata.taken_at[: len("2000-01-01T00:00:00")]
-    ):  # a date of editing, or the same without the offset
+    fill: Saying = {}
+    local = (own.get("taken_at") or "")[: len("2000-01-01T00:00:00")]
+    if TAKEN not in found.dates:  # a date of editing
+        fill = {"taken_at": over.taken_at} if over.taken_at is not None else {}
         over = replace(over, taken_at=None)
-    if over.keywords:
-        metadata = replace(metadata, keywords=(), keyword_origins=())
-    return overlay(metadata, over)
+    elif over.taken_at == local:  # the same without the offset
+        over = replace(over, taken_at=None)
+    said = saying_of(over)
+    for name in packet.emptied:
+        if name == "keywords":
+            said.setdefault(name, [])
+        elif name not in said:
+            said[name] = said[f"{name}_origin"] = None
+    return SidecarSaying(said, fill, joins=role == VERSION)
 
 
-def _from_text(content: bytes) -> _Said:
-    """Captions, one a line; or keywords, where a file is a list of them with commas."""
-    if b"\0" in content and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return _Said()  # no text file
-    lines = _unwrapped(decode_text(content))
-    tags = _tags(lines[0]) if len(lines) == 1 else None
-    if tags is not None:
-        return _Said(keywords=[Keyword(tag, "txt") for tag in tags])
-    return _Said(_captions(lines, "txt"))
-
-
-def _unwrapped(text: str) -> list[str]:
-    """The lines that are not empty, those of a hard-wrapped paragraph joined."""
-    lines: list[str] = []
-    is_open = False  # the line before may go on: it is long and ends no sentence
-    for line in map(str.strip, text.splitlines()):
-        if is_open and line[:1].islower():
-            lines[-1] += " " + line
-        elif line:
-            lines.append(line)
-        is_open = len(line) >= 60 and not line.endswith(_SENTENCE_END)
-    return lines
-
-
-def _tags(line: str) -> list[str] | None:
-    """The tags of a line like "1girl, long_hair, (smile:1.2)"; None for a sentence.
-
-    It is a list when it has three parts or more of at most four words, on average at most two and
-    a half, none of which begins as a part of a sentence does, and ends without a full stop.
-    """
-    parts = [part.strip() for part in line.split(",") if part.strip()]
-    words = [part.split() for part in parts]
-    if len(parts) < 3 or line.endswith(_SENTENCE_END):
-        return None
-    if max(map(len, words)) > 4 or sum(map(len, words)) > 2.5 * len(parts):
-        return None
-    if any(part[0].casefold() in _SENTENCE_WORDS for part in words):
-        return None
-    return clean_keywords(map(_plain_tag, parts))
-
-
-def _plain_tag(tag: str) -> str:
-    r"""A tag without the weight and escapes of prompts: "(long_hair:1.2)", "name \(work\)"."""
-    if tag.startswith("(") and tag.endswith(")"):
-        tag = _WEIGHT.sub("", tag.strip("()"))
-    return tag.replace("\\", "").replace("_", " ")
-
-
-def _captions(texts: Collection[object], source: str) -> list[Caption]:
-    cleaned = (clean_caption(text) for text in list(texts)[:MAX_CAPTIONS])
-    return [Caption(text, source) for text in cleaned if text]
-
-
-def _from_json(metadata: PhotoMetadata, content: bytes) -> tuple[PhotoMetadata, _Said]:
-    data = json.loads(decode_text(content))
-    if isinstance(data, list) and len(data) == 1:
-        data = data[0]
-    if not isinstance(data, dict):
-        return metadata, _Said()
-    if "photoTakenTime" in data or ("title" in data and "geoData" in data):
-        return _filled_by_takeout(metadata, data), _said_by_takeout(data)
+def _from_json(data: Mapping[str, Any]) -> SidecarSaying:
     texts = [text for key in _CAPTION_KEYS for text in _texts(data.get(key))]
     keywords = [
         tag
@@ -275,10 +272,8 @@ def _from_json(metadata: PhotoMetadata, content: bytes) -> tuple[PhotoMetadata, 
         for text in _texts(data.get(key))
         for tag in (text.split(",") if isinstance(data[key], str) else [text])
     ]
-    return metadata, _Said(
-        _captions(texts, "json"),
-        [Keyword(name, "json") for name in clean_keywords(map(_plain_tag, keywords))],
-    )
+    tags = tuple((name, "json") for name in clean_keywords(map(plain_tag, keywords)))
+    return SidecarSaying({}, {}, captions(texts, "json"), tags)
 
 
 def _texts(value: object) -> list[str]:
@@ -286,17 +281,24 @@ def _texts(value: object) -> list[str]:
     return [text for text in values if isinstance(text, str)]
 
 
-def _said_by_takeout(data: Mapping[str, Any]) -> _Said:
-    """Its description and its people; its title is the file's name."""
+def _from_takeout(own: Mapping[str, Any], data: Mapping[str, Any]) -> SidecarSaying:
+    """Its description, its people, and what the picture lacks; its title is the file's name."""
     people = data.get("people")
     names = [
         person.get("name")
         for person in (people if isinstance(people, list) else ())
         if isinstance(person, dict)
     ]
-    return _Said(
-        _captions([data.get("description")], "takeout"),
-        [Keyword(name, "takeout") for name in clean_keywords(names)],
+    lacking = PhotoMetadata(taken_at=own.get("taken_at"), latitude=own.get("latitude"))
+    filled = saying_of(_filled_by_takeout(lacking, data))
+    fill = {name: value for name, value in filled.items() if own.get(name) is None}
+    if data.get("favorited") is True:
+        fill["rating"] = _FAVOURITE_STARS
+    return SidecarSaying(
+        {},
+        fill,
+        captions([data.get("description")], "takeout"),
+        tuple((name, "takeout") for name in clean_keywords(names)),
     )
 
 

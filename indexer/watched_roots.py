@@ -13,7 +13,7 @@ from indexer.dirty import DirtyPlaces
 from indexer.ignore import IGNORE_FILE, is_left_out
 from indexer.mounts import silent_mount
 from indexer.report import duration
-from indexer.sidecar_stamps import may_be_sidecar
+from indexer.sidecar_names import may_be_sidecar
 from indexer.watch import Change, FolderEvents, Refusal
 
 POLL_S = 300.0  # where events do not arrive

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsearch.album_files import refresh_exports
-from clipsearch.config import Settings
+from clipsearch.config import DEFAULT_SIDECAR_TEXT, Settings
 from clipsearch.errors import ClipsearchError, LibraryLockedError
 from clipsearch.library import Library
 from indexer.changes import plan_changes
@@ -81,6 +81,7 @@ class Watcher:
         self._library_inode = 0
         self._loader: KeptLoader | None = None
         self._model: str | None = None
+        self._sidecar_text: str | None = None
         self._notes: list[str] = []
         self._albums_are_of = ""  # the library's state
         self._trouble = ""  # told and not over
@@ -150,6 +151,10 @@ class Watcher:
         if self._model not in (None, model):
             self.dirty.touch_everything()  # fills the vectors of the new model
         self._model = model
+        text = library.settings().get("sidecar_text", DEFAULT_SIDECAR_TEXT)
+        if self._sidecar_text not in (None, text):
+            self.dirty.touch_everything()  # reads the texts beside pictures again
+        self._sidecar_text = text
 
     def _poll(self) -> None:
         """Stands in for events: what differs from the library, by names, sizes and times."""
@@ -157,10 +162,12 @@ class Watcher:
         if not due:
             return
         library = self._opened()
+        text = library.settings().get("sidecar_text", DEFAULT_SIDECAR_TEXT)
         for root in library.roots():
             if root.path in due:
                 started = self._clock()
-                plan = plan_changes(root.id, scan(root.path), library.files(root.id))
+                found = scan(root.path, sidecar_text=text)
+                plan = plan_changes(root.id, found, library.files(root.id))
                 differing = [file.relpath for file in plan.read]
                 differing += [record.relpath for record in plan.gone]
                 for relpath in differing:

@@ -51,7 +51,7 @@ Properties = dict[str, list[str]]
 def read_xmp(packet: bytes, origin: str = "xmp") -> Findings:
     """What a packet says; of damaged XML what stands before the damage, else nothing."""
     found = Findings(origin)
-    root = _parsed(_decoded(packet))
+    root = _parsed(packet_text(packet))
     if root is None:
         return found
     properties = _properties(root)
@@ -93,7 +93,7 @@ def read_xmp(packet: bytes, origin: str = "xmp") -> Findings:
     return found
 
 
-def _decoded(packet: bytes) -> str:
+def packet_text(packet: bytes) -> str:
     """The packet as text: UTF-8, UTF-16 or UTF-32 (ISO 16684-1, 7.1), from its first element on."""
     packet = packet[: packet.rfind(b">") + 4]  # writers pad a packet with blanks or zeros
     for encoding, marks in (
@@ -128,6 +128,31 @@ def _parsed(text: str) -> Element | None:
     except (ParseError, DefusedXmlException, ValueError):
         return root  # what follows the packet's end, too, counts as a break
     return root
+
+
+def parse_whole(content: bytes) -> tuple[Element | None, str | None]:
+    """A sidecar's root as far as it can be read, and what is wrong with it, if anything is."""
+    from defusedxml.common import DefusedXmlException
+    from defusedxml.ElementTree import ParseError, iterparse
+
+    text = packet_text(content)
+    if not text:
+        return None, "the sidecar holds no XMP"
+    root: Element | None = None
+    try:
+        source = io.BytesIO(text.encode("utf-8"))
+        parsing = iterparse(source, events=("start", "end"), forbid_dtd=True)
+        for count, (event, element) in enumerate(parsing):
+            if event == "end" and element is root:
+                return root, None  # what follows it, such as padding, does not matter
+            root = element if root is None else root
+            if count > 2 * _MAX_ELEMENTS:
+                return root, f"the sidecar has more than {_MAX_ELEMENTS:,} XML elements"
+    except ParseError as error:
+        return root, f"the sidecar is broken XML: {error}"
+    except (DefusedXmlException, ValueError):
+        return root, "the sidecar declares XML entities, which are not read"
+    return root, "the sidecar is broken XML: it ends too early"
 
 
 def _properties(root: Element) -> Properties:

@@ -6,8 +6,10 @@ import io
 import json
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -224,6 +226,224 @@ def test_only_the_words_change_when_only_a_sidecar_did(
     assert item is not None
     assert [text for text, _ in library.words_of(item).captions] == ["two boats"]
     assert [name for name, _ in library.words_of(item).tags] == ["sea"]
+
+
+def words(library: Library, path: Path) -> tuple[set[str], set[str]]:
+    """Tags and captions of a file's picture."""
+    (item,) = library.tags.items_at(path)
+    said = library.words_of(item)
+    return {name for name, _ in said.tags}, {text for text, _ in said.captions}
+
+
+def facts(library: Library, path: Path) -> dict[str, object]:
+    (item,) = library.tags.items_at(path)
+    record = library.items([item])[item]
+    return {**record.metadata, "taken_at": record.taken_at}
+
+
+def rated(stars: int, *keywords: str) -> str:
+    return xmp(*keywords).replace('Rating="4"', f'Rating="{stars}"')
+
+
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_identical_files_unite_what_lies_beside_them(
+    order: tuple[str, str], index: Index, photos: Path, library: Library
+) -> None:
+    for folder in ("a", "b", "c"):
+        (photos / folder).mkdir()
+        paint(photos / folder / "x.jpg", 1)
+    (photos / "a/x.jpg.xmp").write_text(rated(1, "holiday"))
+    (photos / "b/x.xmp").write_text(rated(5, "family"))
+    (photos / "b/x.txt").write_text("Anna at the sea.")
+    settle(photos)
+    older = time.time() - 600
+    os.utime(photos / "a/x.jpg.xmp", (older, older))
+    for folder in order:  # whichever is read first
+        index(only=[photos / folder])
+    index()
+    assert words(library, photos / "c/x.jpg") == ({"holiday", "family"}, {"Anna at the sea."})
+    assert facts(library, photos / "a/x.jpg")["rating"] == 5  # edited last
+    os.utime(photos / "a/x.jpg.xmp")
+    index()
+    assert facts(library, photos / "a/x.jpg")["rating"] == 1
+    # What goes takes its own words along, and no others.
+    (photos / "b/x.xmp").write_text("")
+    index()
+    assert words(library, photos / "a/x.jpg") == ({"holiday"}, {"Anna at the sea."})
+    with library.writer() as writer:
+        writer.forget(photos / "b")
+    assert words(library, photos / "a/x.jpg") == ({"holiday"}, set())
+    shutil.rmtree(photos / "a")
+    shutil.rmtree(photos / "b")
+    index()
+    assert words(library, photos / "c/x.jpg") == (set(), set())
+    (photos / "c/x.json").write_text(json.dumps({"tags": ["late"]}))
+    (photos / "c").rename(photos / "moved")
+    index()
+    assert words(library, photos / "moved/x.jpg") == ({"late"}, set())
+    assert library.check().problems == []
+
+
+def test_a_copy_beside_which_nothing_lies_takes_nothing_away(
+    index: Index, photos: Path, library: Library
+) -> None:
+    paint(photos / "a.jpg", 1)
+    (photos / "a.xmp").write_text(xmp("kept"))
+    settle(photos)
+    index()
+    (item,) = library.tags.items_at(photos / "a.jpg")
+    with library.writer() as writer:
+        writer.tags.add_by_hand([item], "mine")
+    shutil.copy(photos / "a.jpg", photos / "b.jpg")
+    index()
+    assert words(library, photos / "b.jpg")[0] == {"kept", "mine"}
+    (photos / "a.jpg").unlink()  # its sidecar stays behind, beside no picture
+    index()
+    assert words(library, photos / "b.jpg")[0] == {"mine"}
+
+
+def test_an_emptied_sidecar_takes_the_words_of_the_picture_away(
+    index: Index, photos: Path, library: Library
+) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "An old caption"
+    Image.new("RGB", (40, 30), "teal").save(photos / "a.jpg", exif=exif)
+    settle(photos)
+    index()
+    assert words(library, photos / "a.jpg")[1] == {"An old caption"}
+    described = "<rdf:Bag/></dc:subject><dc:description/>"
+    emptied = XMP.format("").replace("<rdf:Bag></rdf:Bag></dc:subject>", described)
+    (photos / "a.xmp").write_text(emptied)
+    index()
+    assert words(library, photos / "a.jpg") == (set(), set())
+    (photos / "a.xmp").unlink()
+    index()
+    assert words(library, photos / "a.jpg")[1] == {"An old caption"}
+
+
+def test_a_sidecar_that_cannot_be_read_is_named_and_keeps_its_words(
+    index: Index, photos: Path, library: Library, tmp_path: Path
+) -> None:
+    for name in ("large", "broken", "link", "RAW"):
+        paint(photos / f"{name}.png", len(name))
+        (photos / f"{name}.xmp").write_text(xmp(name))
+    paint(photos / "RAW.jpg", 9)
+    (tmp_path / "away").mkdir()
+    (photos / "link.xmp").rename(tmp_path / "away/link.xmp")
+    (photos / "link.xmp").symlink_to(tmp_path / "away/link.xmp")
+    settle(photos)
+    assert index().failures == []
+    (photos / "large.xmp").write_text(xmp("much").replace("<x:", f"<!--{'m' * 2**24}--><x:"))
+    (photos / "broken.xmp").write_text(xmp("half")[:-60])
+    (photos / "RAW.xmp").write_text("nothing of this kind")
+    (tmp_path / "away").rename(tmp_path / "elsewhere")
+    report = index()
+    told = {failure.path.name: failure.reason for failure in report.failures}
+    assert "16,777,216" in told.pop("large.xmp")
+    assert "broken XML" in told.pop("broken.xmp")
+    assert "No such file" in told.pop("link.xmp")
+    assert "holds no XMP" in told.pop("RAW.xmp")  # once, though two pictures share it
+    assert not told
+    assert {failure.path.name for failure in library.failures()} == {
+        *("large.xmp", "broken.xmp", "link.xmp", "RAW.xmp")
+    }
+    assert library.counts().failures == sum(library.statistics().failures.values()) == 4
+    for name in ("large", "broken", "link", "RAW"):
+        assert words(library, photos / f"{name}.png")[0] == {name}
+    again = index()  # what may be readable again is tried, and told of once only
+    assert (again.failures, again.known_failures, again.embedded) == ([], 1, 0)
+    (tmp_path / "elsewhere").rename(tmp_path / "away")
+    (tmp_path / "away/link.xmp").write_text(xmp("new"))
+    (photos / "broken.xmp").write_text(xmp("whole"))
+    (photos / "large.xmp").unlink()
+    index()
+    assert words(library, photos / "link.png")[0] == {"new"}
+    assert words(library, photos / "broken.png")[0] == {"whole"}
+    assert words(library, photos / "large.png")[0] == set()
+    assert [failure.path.name for failure in library.failures()] == ["RAW.xmp"]
+    assert library.check().problems == []
+
+
+def test_what_an_earlier_version_made_of_sidecars_is_read_again_once(
+    index: Index, photos: Path, library: Library
+) -> None:
+    paint(photos / "a.jpg", 1)
+    paint(photos / "b.jpg", 2)
+    (photos / "a.jpg.xmp").write_text(xmp("specific"))
+    (photos / "a.xmp").write_text(xmp("general"))
+    settle(photos)
+    index()
+    with sqlite3.connect(library.path / "library.db") as connection:  # as it was kept then
+        connection.execute("DELETE FROM own_words")
+        connection.execute("DELETE FROM sidecar")
+        connection.execute("UPDATE tag SET name = 'general'")
+        connection.execute("UPDATE file SET sidecars = '1:2:a.xmp' WHERE sidecars <> ''")
+    report = index()
+    assert (report.embedded, report.unchanged) == (0, 2)
+    assert words(library, photos / "a.jpg")[0] == {"specific"}
+    with sqlite3.connect(library.path / "library.db") as connection:
+        changed = "SELECT sum(changed_at <> '-') FROM file"
+        connection.execute("UPDATE file SET changed_at = '-'")
+        connection.commit()
+        index()
+        assert connection.execute(changed).fetchone() == (0,)  # nothing was read
+
+
+def test_names_as_screenshots_have_them_are_no_trouble(
+    index: Index, photos: Path, library: Library
+) -> None:
+    for number, name in enumerate(("9.41\u202fAM", "a:b", "soft\u00adhyphen", "e\u0301", " x ")):
+        paint(photos / f"{name}.png", number)
+        (photos / f"{name}.png.xmp").write_text(xmp(f"tag {number}"))
+    settle(photos)
+    index()
+    for number, name in enumerate(("9.41\u202fAM", "a:b", "soft\u00adhyphen", "e\u0301", " x ")):
+        assert words(library, photos / f"{name}.png")[0] == {f"tag {number}"}
+
+
+def test_what_is_no_file_is_no_sidecar(index: Index, photos: Path, library: Library) -> None:
+    paint(photos / "a.jpg", 1)
+    os.mkfifo(photos / "a.jpg.xmp")
+    (photos / "a.jpg.txt").mkdir()
+    (photos / "a.xmp").write_text(xmp("read"))
+    settle(photos)
+    assert index().failures == []
+    assert words(library, photos / "a.jpg")[0] == {"read"}
+
+
+def test_texts_beside_pictures_are_read_as_was_asked_until_asked_otherwise(
+    index: Index, photos: Path, library: Library, settings: Settings
+) -> None:
+    paint(photos / "a.jpg", 1)
+    (photos / "a.txt").write_text("1girl\nlong_hair\n")
+    settle(photos)
+    index()
+    assert words(library, photos / "a.jpg") == (set(), {"1girl", "long_hair"})
+    report = index(settings=replace(settings, sidecar_text="tags"))
+    assert (report.embedded, report.unchanged) == (0, 1)
+    assert words(library, photos / "a.jpg") == ({"1girl", "long hair"}, set())
+    assert library.settings()["sidecar_text"] == "tags"
+    known = resolve({"model": settings.model}, library.settings(), environment={})
+    assert index(settings=replace(known, library=settings.library)).unchanged == 1
+    assert words(library, photos / "a.jpg") == ({"1girl", "long hair"}, set())
+    index(settings=replace(settings, sidecar_text="off"))
+    assert words(library, photos / "a.jpg") == (set(), set())
+
+
+def test_the_words_beside_a_video_follow_their_changes_too(
+    index: Index, photos: Path, library: Library, stills: list[Image.Image]
+) -> None:
+    film(photos / "film.mp4", stills[:1])
+    (photos / "film.mp4.xmp").write_text(xmp("first"))
+    settle(photos)
+    index()
+    before = facts(library, photos / "film.mp4")
+    assert words(library, photos / "film.mp4")[0] == {"first"}
+    (photos / "film.mp4.xmp").write_text(xmp("second"))
+    report = index()
+    assert (report.embedded, report.unchanged) == (0, 1)
+    assert words(library, photos / "film.mp4")[0] == {"second"}
+    assert facts(library, photos / "film.mp4") == before
 
 
 def test_a_look_at_one_place_leaves_the_others_as_they_are(

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import time
+import unicodedata
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipsearch.uniting import MAX_CAPTIONS, SidecarSaying, unite
 from indexer.fields import MAX_TEXT_CHARACTERS
 from indexer.metadata import PhotoMetadata
+from indexer.sidecar_names import FULL, Beside, SidecarNames, find_sidecars
 from indexer.sidecars import (
-    MAX_CAPTIONS,
     MAX_SIDECAR_BYTES,
+    TAGS,
     Caption,
     Described,
     Keyword,
-    SidecarNames,
     describe,
-    find_sidecars,
+    read_sidecars,
 )
 
 XMP = (
@@ -40,6 +42,7 @@ LONG = "a-name-that-is-longer-than-takeout-likes-it-to-be"  # 49 characters
         ("photo.jpg", ("PHOTO.XMP",)),
         ("PHOTO.JPG", ("photo.jpg.Xmp",)),
         ("cafe\u0301.jpg", ("caf\u00e9.txt",)),  # NFD beside NFC
+        ("e\u0301.jpg", ("\u00e9.jpg.suppl.json",)),
         ("photo", ("photo.txt",)),
         ("photo.jpg", ("photo.jpg.supplemental-metadata.json",)),
         ("IMG_20230101_123456789.jpg", ("IMG_20230101_123456789.jpg.supplemental-metada.json",)),
@@ -51,6 +54,15 @@ LONG = "a-name-that-is-longer-than-takeout-likes-it-to-be"  # 49 characters
         ("photo-edited.jpg", ("photo.jpg.json",)),
         ("photo-edited(2).jpg", ("photo.jpg(2).json",)),
         ("photo-bearbeitet.jpg", ("photo.jpg.supplemental-metadata.json",)),
+        ("photo.jpg", ("photo.jpg.supp.json",)),  # cut anywhere: the whole name stands before it
+        ("photo.jpg", ("photo.jpg..json",)),
+        ("photo.jpg", ("photo.jp.json",)),  # as paths that are too long are cut
+        ("photo(3).jpg", ("photo.j(3).json",)),
+        ("photo(2).jpg", ("photo.jpg(2).supplemental-metadata.json",)),
+        ("photo(2).jpg", ("photo.supplemental-me(2).json",)),
+        ("A&B.jpg", ("A_B.jpg.supplemental-metadata.json",)),
+        ("Peanut Butter Balls.jpg", ("Peanut Butter Balls.supplemental-metadata.json",)),
+        ("a.b.c.jpg", ("a.b.c.jpg.xmp", "a.b.c.xmp")),
     ],
 )
 def test_sidecars_are_found_as_programs_name_them(picture: str, beside: tuple[str, ...]) -> None:
@@ -65,13 +77,116 @@ def test_sidecars_are_found_as_programs_name_them(picture: str, beside: tuple[st
         ("photo.jpg", "photo.jpg(1).json"),
         ("photo(1).jpg", "photo.jpg.json"),
         ("photo.jpg", "photo.png.xmp"),
-        ("photo.jpg", "photo.jpg.supp.json"),  # too short to have been cut
         ("photo.jpg", "photo-edited.jpg.json"),
         ("photo.jpg", "photo.mp4"),
+        ("photo.jpg", "photo.aae"),
+        ("photo_edited.jpg", "photo.jpg.json"),  # not Takeout's way to mark a copy
+        ("photo-beach.jpg", "photo.jpg.json"),
+        ("a.b.jpg", "a.xmp"),
     ],
 )
 def test_what_belongs_to_another_picture_is_not_taken(picture: str, beside: str) -> None:
     assert find_sidecars(picture, [picture, beside]) == ()
+
+
+Files = dict[str, tuple[str, ...]]
+X46 = "x" * 46
+SMILEYS = "\U0001f600" * 23  # as long, in UTF-16
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        # Names that differ in case or Unicode form alone.
+        {"I.JPG": ("I.JPG.xmp",), "i.jpg": ("i.jpg.xmp",)},
+        {"I.JPG": ("I.JPG.xmp",), "I.jpg": ()},
+        {"I.JPG": ("I.JPG.txt", "I.txt"), "i.jpg": ("i.jpg.txt", "i.txt")},
+        {"\u00e9.jpg": ("\u00e9.jpg.json",), "e\u0301.jpg": ("e\u0301.jpg.json",)},
+        {"\u00e9.jpg": ("\u00e9.jpg.xmp",), "e\u0301.jpg": ()},
+        {"I.JPG": (), "i.jpg": (), "(nobody)": ("I.jpg.xmp", "i.JPG.xmp")},
+        {"I.JPG": (), "(nobody)": ("I.jpg.xmp", "i.JPG.xmp")},
+        # RAW and JPEG share what bears neither's ending; a whole name is only its file's.
+        {"I.JPG": ("I.xmp",), "I.CR2": ("I.CR2.xmp", "I.xmp")},
+        {"I.jpg": ("I.jpg.xmp",), "I.jpg.tif": ("I.jpg.tif.xmp",)},
+        {"I_01.jpg": ("I_01.jpg.xmp",), "I.jpg": ("I.jpg.xmp", "I_02.jpg.xmp")},
+        # Takeout: numbers, cut names, copies.
+        {
+            f"{X46}x.jpg": (f"{X46}.json",),
+            f"{X46}x(1).jpg": (f"{X46}(1).json",),
+            f"{X46}x(2).jpg": (),
+        },
+        {f"{X46}x.jpg": (), f"{X46}x(1).jpg": (f"{X46}(1).json",)},
+        {f"{SMILEYS}\U0001f601.jpg": (f"{SMILEYS}.json",)},
+        {"I.jpg": ("I.jpg.json",), "I(1).jpg": ("I.jpg(1).json",), "I(2).jpg": ()},
+        {
+            "I.jpg": ("I.jpg.supplemental-metadata.json",),
+            "I(1).jpg": ("I.jpg.supplemental-metadata(1).json",),
+            "I-edited.jpg": ("I.jpg.supplemental-metadata.json",),
+            "I-edited(1).jpg": ("I.jpg.supplemental-metadata(1).json",),
+            "I(1)-modifie\u0301.jpg": ("I.jpg.supplemental-metadata(1).json",),
+        },
+        {"I-edited.jpg": (), "(nobody)": ("I.jpg(1).json",)},
+        {f"{X46[:44]}.jpg": (f"{X46[:44]}.j.json",), f"{X46[:44]}-ed.jpg": (f"{X46[:44]}.j.json",)},
+        {"I.HEIC": ("I.HEIC.json",), "I.MP4": ("I.HEIC.json",), "I-edited.jpg": ("I.HEIC.json",)},
+        {"I.HEIC": ("I.HEIC.json",), "I.MP4": ("I.MP4.json",), "I.jpg": ()},
+        {"I.jpg": ("I.HEIC.json",)},
+        {"I.jpg": (), "I.png": ("I.png.json",)},
+        {"I&J.jpg": (), "I_J.jpg": ("I_J.jpg.json",)},
+        {"I.jpg": (), "I.png": (), "(nobody)": ("I.supplemental-metadata.json",)},
+    ],
+)
+def test_of_several_files_each_has_its_own_sidecars(expected: Files) -> None:
+    beside = {name for names in expected.values() for name in names}
+    folder = SidecarNames([*(name for name in expected if name != "(nobody)"), *beside])
+    found = {name: folder.of(name) for name in expected if name != "(nobody)"}
+    assert found == {name: names for name, names in expected.items() if name != "(nobody)"}
+
+
+@given(st.lists(st.sampled_from("aAbB\u00e9\u00c9"), min_size=1, max_size=6), st.data())
+@settings(max_examples=100)
+def test_no_sidecar_that_bears_a_name_goes_to_its_twin(
+    stems: list[str], data: st.DataObject
+) -> None:
+    pictures = {f"{stem}.{data.draw(st.sampled_from(('jpg', 'JPG', 'cr2')))}" for stem in stems}
+    suffixes = st.sampled_from((".xmp", ".txt", ".json", ".supplemental-metadata.json"))
+    sidecars = {name + data.draw(suffixes) for name in pictures if data.draw(st.booleans())}
+    folder = SidecarNames([*pictures, *sidecars])
+    for sidecar in sidecars:
+        owner = next(name for name in pictures if sidecar.startswith(f"{name}."))
+        assert [name for name in pictures if sidecar in folder.of(name)] == [owner]
+
+
+TAKEOUT_LANGUAGES = (
+    *("-edited", "-bearbeitet", "-modifié", "-ha editado", "-editado", "-modificato"),
+    *(
+        "-bewerkt",
+        "-edytowane",
+        "-editat",
+        "-redigeret",
+        "-redigerad",
+        "-muokattu",
+        "-d\u00fczenlendi",
+    ),
+    *(
+        "-\u7de8\u96c6\u6e08\u307f",
+        "-\u7f16\u8f91",
+        "-\u5df2\u7f16\u8f91",
+        "-\ud3b8\uc9d1\ub428",
+        "-diedit",
+    ),
+    *("-редактировано", "-отредактировано", "-відредаговано", "-upravené", "-EFFECTS"),
+    *("-COLLAGE", "-ANIMATION", "-MIX", "-SMILE", "-PANO", "-MOTION", "-EDITED"),
+)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_an_edited_copy_has_the_json_of_its_original_in_every_language(form: str) -> None:
+    for mark in TAKEOUT_LANGUAGES:
+        copy = unicodedata.normalize(form, f"IMG_1{mark}.jpg")
+        assert find_sidecars(copy, [copy, "IMG_1.jpg.json"]) == ("IMG_1.jpg.json",), mark
+        numbered = unicodedata.normalize(form, f"IMG_1{mark}(3).jpg")
+        names = [numbered, "IMG_1.jpg.supplemental-metadata(3).json"]
+        assert find_sidecars(numbered, names) == (names[1],), mark
 
 
 def test_a_folder_of_fifty_thousand_costs_one_pass() -> None:
@@ -178,6 +293,64 @@ TAKEOUT = {
 }
 
 
+def takeout(**changes: Any) -> bytes:
+    return json.dumps({**TAKEOUT, **changes}).encode()
+
+
+def test_where_names_were_cut_to_the_same_a_title_decides() -> None:
+    first, second = f"{X46}A.jpg", f"{X46}B.jpg"
+    beside = {
+        f"{X46}.json": takeout(title=second, description="of the second"),
+        f"{X46}(1).json": takeout(title=first, description="of the first"),
+    }
+    folder = SidecarNames([first, second, *beside])
+
+    def captions(name: str, contents: dict[str, bytes]) -> list[str]:
+        read = read_sidecars({}, name, folder.beside(name), contents)
+        return [text for one in read for text, _ in one.said.captions]
+
+    assert captions(first, beside) == ["of the first"]
+    assert captions(second, beside) == ["of the second"]
+    unclear = dict.fromkeys(beside, takeout(title="t"))
+    assert captions(first, unclear) == captions(second, unclear) == []
+    same = dict.fromkeys(beside, takeout(title=f"{X46}Axyz.jpg", description="one of two"))
+    assert captions(first, same) == ["one of two"]  # by its number
+    assert captions(second, same) == []
+    folder = SidecarNames([first, *beside])  # the second is elsewhere, its JSON is not
+    assert captions(first, beside) == ["of the first"]
+    assert captions(first, {**beside, f"{X46}(1).json": takeout(title=second)}) == []
+    assert captions(first, unclear) == ["Anna at the sea"]  # by its name, as nothing speaks against
+
+
+@pytest.mark.parametrize(
+    ("title", "is_its"),
+    [("IMG_1.HEIC", True), ("IMG_1.heif", True), ("IMG_2.HEIC", False), (None, False)],
+)
+def test_a_converted_picture_has_the_json_of_its_camera_file(title: str, is_its: bool) -> None:
+    found = describe(PhotoMetadata(), {"IMG_1.HEIC.json": takeout(title=title)}, "IMG_1.jpg")
+    assert bool(found.captions) == is_its
+
+
+def test_a_name_of_takeout_counts_only_with_what_takeout_writes() -> None:
+    for name in ("IMG_1.jpg.suppl.json", "IMG_1-edited.jpg"):
+        beside = "IMG_1.jpg.json" if name.endswith("jpg") else name
+        picture = name if name.endswith("jpg") else "IMG_1.jpg"
+        other = {beside: json.dumps({"caption": "by a trainer"}).encode()}
+        assert describe(PhotoMetadata(), other, picture).captions == ()
+        assert describe(PhotoMetadata(), {beside: takeout()}, picture).captions
+
+
+@pytest.mark.parametrize(
+    ("favorited", "own", "rating"),
+    [(True, None, 5), (True, 0, 5), (True, 2, 2), (True, -1, -1), (False, None, None), ("x", 0, 0)],
+)
+def test_a_favourite_of_takeout_has_five_stars(
+    favorited: Any, own: int | None, rating: int | None
+) -> None:
+    beside = {"a.jpg.json": takeout(favorited=favorited, trashed=True, archived=True)}
+    assert describe(PhotoMetadata(rating=own), beside).metadata.rating == rating
+
+
 def test_takeout_fills_in_what_the_picture_does_not_say() -> None:
     found = said("IMG_1234.jpg.json", json.dumps(TAKEOUT))
     assert found.metadata == PhotoMetadata(
@@ -250,6 +423,124 @@ def test_an_xmp_sidecar_wins_where_it_says_something() -> None:
         Caption("An old caption", "exif"),
         Caption("A new title", "xmp-sidecar"),
     )
+
+
+def keywords(*names: str) -> str:
+    items = "".join(f"<rdf:li>{name}</rdf:li>" for name in names)
+    return f"<dc:subject><rdf:Bag>{items}</rdf:Bag></dc:subject>"
+
+
+def test_of_several_sidecars_the_most_specific_wins() -> None:
+    beside = {
+        "a.jpg.xmp": (XMP % ('xmp:Rating="5"', keywords("new"))).encode(),
+        "a.xmp": (
+            XMP % ('xmp:Rating="1"', keywords("old") + "<dc:title>A title</dc:title>")
+        ).encode(),
+    }
+    for order in (beside, dict(reversed(beside.items()))):
+        found = describe(EMBEDDED, order, "a.jpg")
+        assert found.metadata.rating == 5
+        assert found.keywords == (Keyword("new", "xmp-sidecar"),)
+        assert found.metadata.title == "A title"  # which the other does not mention
+
+
+@pytest.mark.parametrize(
+    ("extension", "picture", "is_its"),
+    [
+        ("NEF", "a.jpg", False),
+        ("nef", "a.NEF", True),
+        ("JPG", "a.jpg", True),
+        (".JPG", "a.jpeg", True),
+        ("TIFF", "a.tif", True),
+        ("", "a.jpg", True),
+    ],
+)
+def test_a_sidecar_says_the_file_of_which_ending_it_is_of(
+    extension: str, picture: str, is_its: bool
+) -> None:
+    photoshop = 'xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/" photoshop:SidecarForExtension'
+    content = (XMP % (f'xmp:Rating="1" {photoshop}="{extension}"', "")).encode()
+    assert (describe(EMBEDDED, {"a.xmp": content}, picture).metadata.rating == 1) == is_its
+    assert describe(EMBEDDED, {f"{picture}.xmp": content}, picture).metadata.rating == 1
+
+
+def test_a_further_version_in_darktable_adds_its_tags_if_it_names_the_picture() -> None:
+    media = 'xmlns:xmpMM="http://ns.adobe.com/xap/1.0/mm/" xmpMM:DerivedFrom'
+    first = (XMP % ('xmp:Rating="4"', keywords("first"))).encode()
+    for original, tags in (("a.jpg", ["first", "second"]), ("a_01.jpg", ["first"])):
+        second = (XMP % (f'xmp:Rating="1" {media}="{original}"', keywords("second"))).encode()
+        found = describe(EMBEDDED, {"a.jpg.xmp": first, "a_01.jpg.xmp": second}, "a.jpg")
+        assert [keyword.name for keyword in found.keywords] == tags
+        assert found.metadata.rating == 4
+
+
+@pytest.mark.parametrize(
+    ("body", "tags", "captions"),
+    [
+        ("<dc:subject><rdf:Bag/></dc:subject>", [], ["An old caption", "An old title"]),
+        ("<dc:subject/>", [], ["An old caption", "An old title"]),
+        (keywords("", " "), [], ["An old caption", "An old title"]),
+        (
+            "<dc:description><rdf:Alt><rdf:li/></rdf:Alt></dc:description>",
+            ["old"],
+            ["An old title"],
+        ),
+        ("<dc:description></dc:description><dc:title/>", ["old"], []),
+        ("", ["old"], ["An old caption", "An old title"]),
+    ],
+)
+def test_what_a_sidecar_empties_is_gone(body: str, tags: list[str], captions: list[str]) -> None:
+    found = said("a.xmp", XMP % ("", body), EMBEDDED)
+    assert [keyword.name for keyword in found.keywords] == tags
+    assert [caption.text for caption in found.captions] == captions
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.xmp", b"<x:xmpmeta>" + b" " * MAX_SIDECAR_BYTES, "limit of 16,777,216 bytes"),
+        ("a.txt", b"x" * (MAX_SIDECAR_BYTES + 1), "limit of 16,777,216 bytes"),
+        ("a.xmp", (XMP % ("", keywords("a"))).encode()[:-40], "broken XML"),
+        ("a.xmp", (XMP % ("", "<a></b>")).encode(), "broken XML"),
+        ("a.xmp", b"no xml", "holds no XMP"),
+        ("a.xmp", (XMP % ("", "<rdf:li/>" * 50_001)).encode(), "more than 50,000 XML elements"),
+        ("a.json", b'{"caption": ', "broken JSON"),
+        ("a.json", b"[" * 100_000, "broken JSON"),
+        ("a.txt", b"text\0\1", "no text"),
+        ("a.xmp", OSError(13, "Permission denied"), "Permission denied"),
+        ("a.xmp", b"", None),
+        ("a.txt", b"", None),
+        ("a.json", b"\n", None),
+        ("a.json", b"[1, 2]", None),
+        ("a.xmp", (XMP % ("", "")).encode() + b"<?xpacket end='w'?>" + b"\0" * 9, None),
+    ],
+)
+def test_a_sidecar_that_is_not_read_whole_says_why(
+    name: str, content: bytes | OSError, reason: str | None
+) -> None:
+    (read,) = read_sidecars({}, "a.jpg", [Beside(name, FULL)], {name: content})
+    assert (read.failure is None) if reason is None else (reason in str(read.failure))
+    assert read.is_settled == isinstance(content, bytes)
+
+
+@pytest.mark.parametrize(
+    ("content", "tags"),
+    [
+        ("1girl\nlong_hair\nred eyes\n", ["1girl", "long hair", "red eyes"]),
+        ("1girl, solo", ["1girl", "solo"]),
+        ("a sentence of some length.", ["a sentence of some length."]),
+        (
+            "name \\(work\\), (smile:1.2)\r\ncharacter:ann, ann\n\n",
+            ["name (work)", "smile", "character:ann", "ann"],
+        ),
+        ("o_o\n", ["o_o"]),
+        ("", []),
+    ],
+)
+def test_a_text_is_tags_where_that_was_asked_for(content: str, tags: list[str]) -> None:
+    (read,) = read_sidecars({}, "a.jpg", [Beside("a.txt", TAGS)], {"a.txt": content.encode()})
+    assert read.said.keywords == tuple((tag, "txt") for tag in tags)
+    assert read.said.captions == ()
 
 
 def test_an_xmp_sidecar_that_says_nothing_changes_nothing() -> None:
@@ -359,3 +650,28 @@ def test_no_damage_makes_it_raise(data: st.DataObject) -> None:
 )
 def test_no_json_makes_it_raise(content: Any) -> None:
     assert isinstance(said("a.json", json.dumps(content)), Described)
+
+
+def test_what_one_copy_says_holds_before_what_fills_a_gap_for_another() -> None:
+    place = {"latitude": 1.0, "longitude": 2.0, "altitude_m": 3.0, "place": "there"}
+    own = {"make": "Canon", "latitude": 9.0, "longitude": 9.0, "altitude_m": 9.0, "place": "here"}
+    takeout_copy = SidecarSaying({}, {"taken_at": "2020-01-01T00:00:00", "rating": 5, **place})
+    rated = SidecarSaying({"rating": 2, "taken_at": "2019-01-01T00:00:00"}, {})
+    moved = SidecarSaying({"latitude": 5.0, "longitude": 6.0}, {})
+    found = unite(own, [[takeout_copy], [rated], [moved]]).saying
+    assert found == {
+        **{"make": "Canon", "latitude": 5.0, "longitude": 6.0, "keywords": []},
+        **{"rating": 2, "taken_at": "2019-01-01T00:00:00"},
+    }
+    assert unite(own, [[takeout_copy]]).saying["place"] == "here"
+    assert unite({"make": "Canon"}, [[takeout_copy], [takeout_copy]]).saying["place"] == "there"
+
+
+@given(st.permutations(["a", "b", "c", "d"]))
+def test_the_words_of_copies_are_the_same_in_any_order(order: list[str]) -> None:
+    said = [[SidecarSaying({"keywords": [(name, "x")]}, {}, ((name, "txt"),))] for name in order]
+    found = unite({"keywords": [("old", "xmp")]}, said)
+    assert {name for name, _ in found.keywords} == set("abcd")
+    assert {text for text, _ in found.captions} == set("abcd")
+    record = SidecarSaying({"title": None}, {"rating": 5}, (("x", "txt"),), (("y", "txt"),), True)
+    assert SidecarSaying.from_record(json.loads(json.dumps(record.as_record()))) == record

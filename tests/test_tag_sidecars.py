@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -172,7 +173,8 @@ def library(tmp_path: Path) -> Iterator[Library]:
     photos.mkdir()
     shown = {f"{n}.jpg": f"dog thing{n}" if n < 12 else f"noise{n} more{n}" for n in range(24)}
     for name in shown:
-        (photos / name).write_bytes(b"a picture")
+        (photos / name).write_bytes(b"a photo.")
+        os.utime(photos / name, ns=(1, 1))
     encoder = WordEncoder()
     with library_of(tmp_path / "t.clipsearch", photos, shown, encoder) as opened:
         words = parse_vocabulary("animal\n    dog\n", name="mine", path=Path("mine.txt"))
@@ -209,7 +211,7 @@ def test_sidecars_are_written_on_request_and_undone_exactly(library: Library) ->
     }
     assert stat.S_IMODE((folder / "0.xmp").stat().st_mode) == 0o600
     after = everything(folder)
-    assert all(after[name] == b"a picture" for name in before if name.endswith("jpg"))
+    assert all(after[name] == b"a photo." for name in before if name.endswith("jpg"))
     assert b"<rdf:li>animal|dog</rdf:li>" in after["0.xmp"]
     assert list(write_sidecars(library)) == [c for c in changes if c.done == "refused"]
     # One is changed by somebody else; it is refused by name, all others are as they were.
@@ -248,6 +250,55 @@ def test_a_sidecar_goes_where_other_programs_look(tmp_path: Path) -> None:
     (tmp_path / "a.jpg.xmp").unlink()
     (tmp_path / "a.cr2").touch()  # a.xmp would speak of both
     assert sidecar_of(file).name == "a.jpg.xmp"
+
+
+def test_a_sidecar_of_another_photo_is_never_written_to(tmp_path: Path) -> None:
+    for name in ("I.JPG", "i.jpg", "J.jpg", "K.jpg", "K.CR2", "\u00e9.jpg", "e\u0301.jpg"):
+        (tmp_path / name).touch()
+    for name in ("I.JPG.xmp", "I.xmp", "J.xmp", "K.xmp", "\u00e9.jpg.xmp"):
+        (tmp_path / name).touch()
+    owner = (
+        'photoshop:SidecarForExtension="NEF" xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/"'
+    )
+    (tmp_path / "J.xmp").write_text(
+        f"<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF {RDF}><rdf:Description {owner}/></rdf:RDF>"
+        "</x:xmpmeta>"
+    )
+    for naming in ("full", "stem"):
+        for name in ("I.JPG", "i.jpg", "J.jpg", "K.jpg", "\u00e9.jpg"):
+            assert sidecar_of(tmp_path / name, naming).name == f"{name}.xmp", naming
+    assert sidecar_of(tmp_path / "e\u0301.jpg").name == "e\u0301.jpg.xmp"
+    (tmp_path / "J.xmp").unlink()
+    assert sidecar_of(tmp_path / "J.jpg", "stem").name == "J.xmp"
+
+
+def test_what_leads_away_from_the_photo_or_is_another_photo_now_is_refused(
+    library: Library, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "other.xmp").write_bytes(b"")
+    photo(library, "0.jpg.xmp").symlink_to(elsewhere / "other.xmp")
+    os.mkfifo(photo(library, "1.jpg.xmp"))
+    photo(library, "1.xmp").mkdir()
+    photo(library, "2.jpg").write_bytes(b"no dog.")
+    photo(library, "3.jpg").unlink()
+    items = library.tags.items_at(photo(library, "").resolve())[:5]
+    reasons = [change.reason for change in write_sidecars(library, items)]
+    assert "is a link to" in reasons[0]
+    assert "regular file" in reasons[1]
+    assert "has changed since" in reasons[2]
+    assert "No such file" in reasons[3]
+    assert not reasons[4]
+    assert (elsewhere / "other.xmp").read_bytes() == b""
+    # Links to a photo and to its own sidecar beside it are one as the other.
+    photo(library, "5.jpg").rename(elsewhere / "5.jpg")
+    photo(library, "5.jpg").symlink_to(elsewhere / "5.jpg")
+    (elsewhere / "5.jpg.xmp").write_text(FOREIGN["keywords"].replace("@", ""))
+    photo(library, "5.jpg.xmp").symlink_to(elsewhere / "5.jpg.xmp")
+    (item,) = library.tags.items_at(photo(library, "5.jpg"))
+    (change,) = write_sidecars(library, [item])
+    assert (change.path, change.done) == ((elsewhere / "5.jpg.xmp").resolve(), "written")
 
 
 def test_keywords_of_the_picture_itself_are_not_lost_behind_a_new_sidecar(

@@ -380,7 +380,8 @@ class Watching:
 
         def settings_of(opened: Library) -> Settings:
             self.tried += 1
-            flags = {**vars(chosen), "model": opened.settings().get("model")}
+            kept = {name: opened.settings().get(name) for name in ("model", "sidecar_text")}
+            flags = {**vars(chosen), **kept}
             return resolve(flags, environment={})
 
         self.watcher = Watcher(
@@ -747,6 +748,20 @@ def test_a_sidecar_and_an_ignore_file_are_followed(
     watching.until_idle()
     (photos / ".clipsearchignore").write_text("0.png\n")
     watching.until(lambda: names(library) == ["1.png", "2.png"])
+
+
+def test_what_texts_beside_pictures_hold_is_read_as_another_process_chose(
+    watch: Callable[..., Watching], library: Library, photos: Path
+) -> None:
+    watching = watch()
+    (photos / "1.txt").write_text("red_bicycle\nstreet\n")
+    (item,) = library.tags.items_at(photos / "1.png")
+    watching.until(lambda: len(library.words_of(item).captions) == 2)
+    watching.until_idle()
+    library.set_setting("sidecar_text", "tags")
+    watching.clock.now += 6
+    watching.until(lambda: len(library.words_of(item).tags) == 2)
+    assert library.words_of(item).captions == ()
 
 
 def test_a_model_chosen_by_another_process_is_filled(

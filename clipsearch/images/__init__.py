@@ -6,7 +6,7 @@ imported when the first file of that format is met. Whatever such a library rais
 ``ImageError`` that names the file. docs/formats.md says what each format gives.
 """
 
-from clipsearch.images.kinds import EXTENSIONS, VIDEO_EXTENSIONS, sniff
+from clipsearch.images.kinds import EXTENSIONS, RAW_EXTENSIONS, VIDEO_EXTENSIONS, sniff
 from clipsearch.images.opened import DEFAULT_MAX_PIXELS
 from clipsearch.images.reading import (
     MAX_FILE_BYTES,
@@ -29,6 +29,7 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "EXTENSIONS",
     "MAX_FILE_BYTES",
+    "RAW_EXTENSIONS",
     "THUMBNAIL_SIDE",
     "THUMBNAIL_SUFFIX",
     "THUMBNAIL_TYPE",

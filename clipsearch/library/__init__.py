@@ -2,6 +2,7 @@
 
 from clipsearch.library.albums import LINKS, PLAYLIST, Album, AlbumExport
 from clipsearch.library.concepts import Concept, ConceptPhoto, Concepts
+from clipsearch.library.descriptions import described
 from clipsearch.library.library import Library
 from clipsearch.library.opinions import Answered
 from clipsearch.library.records import (
@@ -20,6 +21,7 @@ from clipsearch.library.records import (
     NewItem,
     Problem,
     RootRecord,
+    SidecarState,
     SpaceRecord,
     Statistics,
     Words,
@@ -53,9 +55,11 @@ __all__ = [
     "NewItem",
     "Problem",
     "RootRecord",
+    "SidecarState",
     "SpaceRecord",
     "Statistics",
     "Words",
     "camera_name",
+    "described",
     "failure_kind",
 ]

@@ -23,6 +23,11 @@ _LOOSE_ENDS = {
     ("caption", "item"): "DELETE FROM caption WHERE id = ?",
     ("concept_photo", "concept"): "DELETE FROM concept_photo WHERE id = ?",
     ("concept_vector", "space"): "DELETE FROM concept_vector WHERE id = ?",
+    ("own_words", "item"): "DELETE FROM own_words WHERE item_id = ?",
+    (
+        "sidecar",
+        "file",
+    ): "DELETE FROM sidecar WHERE ? IS NULL AND file_id NOT IN (SELECT id FROM file)",
     ("item", "item"): "DELETE FROM item WHERE id = ?",  # a moment without its video
 }
 _LOOSE_TAGS = """DELETE FROM item_tag WHERE ? IS NULL AND (

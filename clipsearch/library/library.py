@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from clipsearch.library.checking import check_library
 from clipsearch.library.concepts import Concepts
 from clipsearch.library.database import Database
 from clipsearch.library.facts import Facts
+from clipsearch.library.failures import COUNT_SIDECARS, list_failures, sidecar_failures
 from clipsearch.library.lock import writer_lock
 from clipsearch.library.opinions import Opinions
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
@@ -142,7 +144,8 @@ class Library:
                     WHERE kind = 'video' AND missing_since IS NULL)
             FROM file"""
         )[0]
-        return Counts(*row)
+        counts = Counts(*row)
+        return replace(counts, failures=counts.failures + self._scalar(COUNT_SIDECARS))
 
     def statistics(self) -> Statistics:
         """Counts by format, year, camera and kind of failure, and sizes on the disk."""
@@ -264,14 +267,14 @@ class Library:
         return [FileRecord(row[0], row[1], from_column(row[2]), *row[3:]) for row in rows]
 
     def failures(self) -> list[FailureRecord]:
-        """The files that are there and could not be read, by path."""
-        rows = self._rows(
-            """SELECT path, relpath, failure, size, mtime_ns, changed_at
-            FROM file JOIN root ON root.id = root_id
-            WHERE failure IS NOT NULL AND missing_since IS NULL"""
-        )
-        found = [FailureRecord(_joined(row[0], row[1]), *row[2:]) for row in rows]
-        return sorted(found, key=lambda failure: failure.path)
+        """The files that are there and could not be read, sidecars among them, by path."""
+        with self._database.reading() as connection:
+            return list_failures(connection)
+
+    def sidecar_failures(self, root_id: int) -> dict[tuple[str, str], str]:
+        """Why sidecars could not be read, by the relative path of their photo and their name."""
+        with self._database.reading() as connection:
+            return sidecar_failures(connection, root_id)
 
     def items(self, ids: Sequence[int]) -> dict[int, ItemRecord]:
         """The items with these ids; unknown ids are left out."""

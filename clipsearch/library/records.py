@@ -85,7 +85,7 @@ class Counts:
     items: int  # pictures and moments of videos with at least one file that is there
     files: int  # files that are there and readable
     missing: int  # files that were there and are not now
-    failures: int  # files that could not be read
+    failures: int  # files that could not be read, sidecars among them
     embedded: int  # vectors in the active space
     videos: int = 0  # videos with at least one file that is there
 
@@ -136,6 +136,21 @@ class Description:
     metadata: dict[str, Any]
     tags: tuple[tuple[str, str], ...] = ()
     captions: tuple[tuple[str, str], ...] = ()
+    own: dict[str, Any] | None = None  # what the photo says itself, where its files have sidecars
+
+
+@dataclass(frozen=True)
+class SidecarState:
+    """A sidecar as it was just read.
+
+    ``failure`` says why it was not, or not as a whole: then what it said before stays.
+    """
+
+    name: str
+    size: int  # bytes
+    mtime_ns: int
+    said: dict[str, Any]  # a record of clipsearch.uniting.SidecarSaying
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +165,7 @@ class FileState:
     content_hash: str | None
     failure: str | None = None
     sidecars: str = ""  # names, sizes and times of its sidecars, or "" if it has none
+    beside: tuple[SidecarState, ...] | None = None  # most specific first; None: they were not read
 
 
 @dataclass(frozen=True)

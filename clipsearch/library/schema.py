@@ -173,6 +173,22 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             item_id INTEGER NOT NULL REFERENCES item ON DELETE CASCADE,
             tag_id INTEGER NOT NULL REFERENCES tag ON DELETE CASCADE,
             PRIMARY KEY (item_id, tag_id)) WITHOUT ROWID""",
+        # What each sidecar of a file says, the most specific first. Files with the same content
+        # have one item, of which all their sidecars speak.
+        """CREATE TABLE sidecar (
+            file_id INTEGER NOT NULL REFERENCES file ON DELETE CASCADE,
+            name TEXT NOT NULL,
+            place INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            mtime_ns INTEGER NOT NULL,
+            said TEXT NOT NULL,
+            failure TEXT,
+            read_at TEXT NOT NULL,
+            PRIMARY KEY (file_id, name)) WITHOUT ROWID""",
+        # What a photo says itself, where its files have sidecars.
+        """CREATE TABLE own_words (
+            item_id INTEGER PRIMARY KEY REFERENCES item ON DELETE CASCADE,
+            said TEXT NOT NULL)""",
     ),
 )
 VERSION = len(MIGRATIONS)

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from clipsearch.library.failures import count_reasons
 from clipsearch.library.records import Statistics
 
 # One row a content that is there: a picture, or a video (not its moments).
@@ -30,12 +31,7 @@ def count_statistics(connection: sqlite3.Connection, folder: Path) -> Statistics
                 f"SELECT {_MAKE}, {_MODEL}, count(*) {_PRESENT} GROUP BY 1, 2"
             ).fetchall()
         ),
-        failures=_reasons(
-            connection.execute(
-                """SELECT failure, count(*) FROM file
-                WHERE failure IS NOT NULL AND missing_since IS NULL GROUP BY 1"""
-            ).fetchall()
-        ),
+        failures=_reasons(count_reasons(connection)),
         photo_bytes=connection.execute(f"SELECT coalesce(sum(bytes), 0) {_PRESENT}").fetchone()[0],
         library_bytes=_size(folder, "library.db*"),
         index_bytes=_size(folder, "index/*/*"),

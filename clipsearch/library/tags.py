@@ -49,6 +49,15 @@ class Answer(NamedTuple):
     answered_at: str  # ISO 8601, UTC
 
 
+class KnownFile(NamedTuple):
+    """A file of an item, as it was when it was read last."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+    content_hash: str
+
+
 class WrittenSidecar(NamedTuple):
     """A sidecar that was written; ``before`` is None where there was none."""
 
@@ -176,17 +185,19 @@ class TagReader:
             found.setdefault(video, []).append(moment)
         return found
 
-    def files_of(self, items: Sequence[int]) -> dict[int, list[Path]]:
-        """The files that are there of pictures and videos, sorted."""
+    def files_of(self, items: Sequence[int]) -> dict[int, list[KnownFile]]:
+        """The files that are there of pictures and videos, by path."""
         rows = self._rows(
-            """SELECT item_id, path, relpath FROM file JOIN root ON root.id = root_id
+            """SELECT item_id, path, relpath, size, mtime_ns, item.hash FROM file
+            JOIN root ON root.id = root_id JOIN item ON item.id = item_id
             WHERE missing_since IS NULL AND item_id IN (SELECT value FROM json_each(:ids))""",
             ids=json.dumps([int(item) for item in items]),
         )
-        found: dict[int, list[Path]] = {}
-        for item, root, relpath in rows:
-            found.setdefault(item, []).append(Path(from_column(root)) / from_column(relpath))
-        return {item: sorted(paths) for item, paths in found.items()}
+        found: dict[int, list[KnownFile]] = {}
+        for item, root, relpath, *state in rows:
+            path = Path(from_column(root)) / from_column(relpath)
+            found.setdefault(item, []).append(KnownFile(path, *state))
+        return {item: sorted(files) for item, files in found.items()}
 
     def items_at(self, path: Path) -> list[int]:
         """The pictures and videos of a file, or of everything below a folder."""

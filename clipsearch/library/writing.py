@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from clipsearch.errors import NotInLibraryError, StorageError, VectorError
 from clipsearch.library.database import Database
-from clipsearch.library.descriptions import describe_items
+from clipsearch.library.descriptions import (
+    describe_items,
+    items_of,
+    keep_sidecars,
+    unite_words,
+)
 from clipsearch.library.failpoints import failpoint
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import (
@@ -147,13 +152,17 @@ class LibraryWriter:
             if batch.vectors is not None:
                 _insert_vectors(connection, *batch.vectors)
             failpoint("inside-commit")
+            touched = items_of(connection, batch.files, batch.missing)
             _upsert_files(connection, batch.files)
+            keep_sidecars(connection, batch.files)
+            touched |= items_of(connection, batch.files, ())
             set_inodes(connection, batch.inodes)
             connection.exec_driver_sql(
                 """UPDATE file SET missing_since = ? WHERE missing_since IS NULL
                 AND id IN (SELECT value FROM json_each(?))""",
                 (_now(), json.dumps(batch.missing)),
             )
+            unite_words(connection, touched)
             beside = _only_beside(connection, batch)
             if beside is None:
                 _next_revision(connection)
@@ -329,6 +338,7 @@ def _delete_files(connection: Connection, files: list[int]) -> int:
     connection.exec_driver_sql(
         "DELETE FROM file WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(files),)
     )
+    unite_words(connection, [row[0] for row in items])  # the words beside other copies stay
     gone = _all(
         connection,
         """SELECT value FROM json_each(?) WHERE value NOT IN (
