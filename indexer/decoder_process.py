@@ -197,6 +197,7 @@ class Server:
             limit_computing(COMPUTE_S)
         about = PhotoMetadata(
             taken_at=facts.taken_at,
+            is_in_utc=facts.is_in_utc,
             make=facts.make,
             model=facts.model,
             latitude=facts.latitude,
@@ -268,6 +269,7 @@ class Server:
         said = describe(embedded, contents)
         return {
             "taken_at": said.metadata.taken_at,
+            "is_in_utc": said.metadata.is_in_utc,
             "metadata": said.metadata.facts(),
             "tags": [[keyword.name, keyword.origin] for keyword in said.keywords],
             "captions": [[caption.text, caption.source] for caption in said.captions],

@@ -20,6 +20,7 @@ from clipsearch.library import VIDEO as VIDEO_ITEM
 from clipsearch.places import place_name
 from clipsearch.vectors import Pixels
 from indexer.changes import settled_mtime_ns
+from indexer.clocks import camera_clock
 from indexer.decoder_process import (
     COMPUTE_S,
     PIXELS_PER_S,
@@ -213,7 +214,7 @@ class Reader:
         found = _unpacked(answer, attached)
         if reading.job.is_backlog:
             return replace(reading, pixels=found)
-        description = _description(reading.content_hash, answer["described"])
+        description = _description(reading, answer["described"])
         if reading.known_item is not None:
             return replace(reading, pixels=found, description=description)
         item = _new_item(answer, description, PICTURE)
@@ -240,7 +241,7 @@ class Reader:
             return replace(reading, failure=answer["reason"], was_read=answer["is_settled"])
         if reading.job.is_backlog:
             return replace(reading, moments=_nearest(reading.job.moments, moments))
-        description = _description(reading.content_hash, answer["described"])
+        description = _description(reading, answer["described"])
         item = _new_item(answer, description, VIDEO_ITEM)
         return replace(reading, item=item, description=description, moments=tuple(moments))
 
@@ -253,7 +254,7 @@ class Reader:
         answer, _ = decoder.ask(request, DECODE_S)
         if answer["status"] == "failed":
             return reading
-        return replace(reading, description=_description(reading.content_hash, answer["described"]))
+        return replace(reading, description=_description(reading, answer["described"]))
 
     def _claim(self, content_hash: str, known_item: int | None, *, is_video: bool) -> bool:
         """True for the one reading that has to make this content's vectors.
@@ -290,15 +291,19 @@ def _new_item(answer: dict[str, Any], description: Description, kind: str) -> Ne
     )
 
 
-def _description(content_hash: str, said: dict[str, Any]) -> Description:
+def _description(reading: Reading, said: dict[str, Any]) -> Description:
     metadata = said["metadata"]
-    if "latitude" in metadata and "longitude" in metadata:
-        place = place_name(metadata["latitude"], metadata["longitude"])
+    latitude, longitude = metadata.get("latitude"), metadata.get("longitude")
+    if latitude is not None and longitude is not None:
+        place = place_name(latitude, longitude)
         if place is not None:
             metadata["place"] = place
+    taken_at = said["taken_at"]
+    if said["is_in_utc"]:
+        taken_at = camera_clock(taken_at, reading.job.path.name, latitude, longitude)
     return Description(
-        content_hash=content_hash,
-        taken_at=said["taken_at"],
+        content_hash=reading.content_hash,
+        taken_at=taken_at,
         metadata=metadata,
         tags=tuple((name, origin) for name, origin in said["tags"]),
         captions=tuple((text, source) for text, source in said["captions"]),

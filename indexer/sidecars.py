@@ -11,9 +11,9 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
+from indexer.dates import of_utc_seconds, one_moment
 from indexer.fields import (
     MAX_KEYWORDS,
     TAKEN,
@@ -23,7 +23,6 @@ from indexer.fields import (
     decode_text,
     merge,
     overlay,
-    parse_date,
     position,
 )
 from indexer.fields import altitude as sane_altitude
@@ -198,10 +197,11 @@ def _with_xmp(metadata: PhotoMetadata, content: bytes) -> PhotoMetadata:
     """The sidecar's values over those of the picture; its keywords replace the picture's."""
     found = read_xmp(content, origin="xmp-sidecar")
     over = merge([found])
-    if metadata.taken_at is not None and (
-        TAKEN not in found.dates or over.taken_at == metadata.taken_at[: len("2000-01-01T00:00:00")]
-    ):  # a date of editing, or the same without the offset
-        over = replace(over, taken_at=None)
+    if metadata.date is not None and over.date is not None:
+        told = metadata.date
+        if TAKEN in found.dates:  # else it may be a date of editing
+            told = one_moment(metadata.date, over.date) or over.date
+        over = over.dated(told)
     if over.keywords:
         metadata = replace(metadata, keywords=(), keyword_origins=())
     return overlay(metadata, over)
@@ -303,7 +303,7 @@ def _said_by_takeout(data: Mapping[str, Any]) -> _Said:
 def _filled_by_takeout(metadata: PhotoMetadata, data: Mapping[str, Any]) -> PhotoMetadata:
     """Date and place where the picture has none; 0, 0 is how Takeout says that it has no place."""
     if metadata.taken_at is None:
-        metadata = replace(metadata, taken_at=_takeout_time(data.get("photoTakenTime")))
+        metadata = metadata.dated(_takeout_time(data.get("photoTakenTime")))
     for key in ("geoData", "geoDataExif"):
         place = data.get(key)
         if metadata.latitude is None and isinstance(place, dict):
@@ -321,10 +321,4 @@ def _filled_by_takeout(metadata: PhotoMetadata, data: Mapping[str, Any]) -> Phot
 
 def _takeout_time(value: object) -> str | None:
     """Seconds since 1970 as a date in UTC."""
-    if not isinstance(value, dict):
-        return None
-    try:
-        moment = datetime.fromtimestamp(int(value["timestamp"]), UTC)
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return None
-    return parse_date(moment.isoformat())
+    return of_utc_seconds(value.get("timestamp")) if isinstance(value, dict) else None

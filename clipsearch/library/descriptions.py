@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from clipsearch.library.name_dating import NAME, TAKEN_FROM, is_from_name
 from clipsearch.library.records import Description
 from clipsearch.library.schema import item_checksum
 
@@ -19,27 +20,31 @@ def describe_items(connection: Connection, descriptions: Sequence[Description]) 
     """Replaces what metadata and sidecars said of some items; a person's own words stay."""
     for description in descriptions:
         found = connection.exec_driver_sql(
-            """SELECT id, hash, width, height, format, bytes, kind, parent_id, time_s
+            """SELECT taken_at, metadata, id, hash, width, height, format, bytes, kind, parent_id,
+                time_s
             FROM item WHERE hash = ?""",
             (description.content_hash,),
         ).first()
         if found is None:
             continue  # its file could not be embedded after all
-        item, content_hash, width, height, format_name, size, *of_video = found
-        metadata = json.dumps(description.metadata, sort_keys=True)
+        told_at, told, item, content_hash, width, height, format_name, size, *of_video = found
+        taken_at, facts = description.taken_at, description.metadata
+        if taken_at is None and is_from_name(told):
+            taken_at, facts = told_at, facts | {TAKEN_FROM: NAME}  # the name still tells it
+        metadata = json.dumps(facts, sort_keys=True)
         checksum = item_checksum(
             content_hash,
             width,
             height,
             format_name,
             size,
-            description.taken_at,
+            taken_at,
             metadata,
             *of_video,
         )
         connection.exec_driver_sql(
             "UPDATE item SET taken_at = ?, metadata = ?, checksum = ? WHERE id = ?",
-            (description.taken_at, metadata, checksum, item),
+            (taken_at, metadata, checksum, item),
         )
         _replace_tags(connection, item, description)
         connection.exec_driver_sql(
