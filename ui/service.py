@@ -104,6 +104,7 @@ class Picture:
     tags: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
     model_tags: tuple[str, ...] = ()  # given by a model, not by a person
+    is_dated_by_name: bool = False  # nothing but a file's name told the day
 
 
 @dataclass(frozen=True)
@@ -270,6 +271,7 @@ class Service:
             format=record.format,
             size_bytes=record.bytes,
             taken_at=record.taken_at,
+            is_dated_by_name=record.is_dated_by_name,
             camera=camera_name(_text(facts, "make"), _text(facts, "model")),
             time_s=record.time_s,
             exposure=_exposure(facts),
