@@ -131,15 +131,15 @@ def one_moment(own: str, other: str) -> str | None:
     offsets are what they say.
     """
     first, second = datetime.fromisoformat(own), datetime.fromisoformat(other)
+    if first.replace(tzinfo=None) == second.replace(tzinfo=None):
+        if own.endswith("Z") or other.endswith("Z"):  # some programs call every clock UTC
+            return other if own.endswith("Z") else own
+        if first.tzinfo is None or second.tzinfo is None:
+            return own if first.tzinfo is not None else other
     if first.tzinfo is not None and second.tzinfo is not None:
         if abs((first - second).total_seconds()) > _SAME_MOMENT_S:
             return None
         return other if own.endswith("Z") else own
-    digits, other_digits = first.replace(tzinfo=None), second.replace(tzinfo=None)
-    if digits == other_digits:
-        if own.endswith("Z") or other.endswith("Z"):
-            return digits.isoformat()  # a program that calls every clock UTC
-        return (first if first.tzinfo is not None else second).isoformat()
     for local, utc in ((own, other), (other, own)):
         if utc.endswith("Z"):
             minutes = nearest_offset(

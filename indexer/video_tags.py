@@ -52,14 +52,23 @@ def read_place(tags: Tags) -> tuple[float, float] | tuple[None, None]:
         if found:
             latitude = _degrees(found[1], found[2], found[3] or "", whole=2)
             longitude = _degrees(found[4], found[5], found[6] or "", whole=3)
+            if latitude is None or longitude is None:
+                continue
             if abs(latitude) <= 90 and abs(longitude) <= 180 and (latitude or longitude):
                 return latitude, longitude
     return None, None
 
 
-def _degrees(sign: str, digits: str, fraction: str, *, whole: int) -> float:
-    """The first ``whole`` digits are degrees, then two of minutes, then two of seconds."""
+def _degrees(sign: str, digits: str, fraction: str, *, whole: int) -> float | None:
+    """The first ``whole`` digits are degrees, then two of minutes, then two of seconds.
+
+    None for 60 minutes or more, and for digits that are none of these.
+    """
     parts = [digits[:whole]] + [digits[at : at + 2] for at in range(whole, len(digits), 2)]
     parts[-1] += fraction
+    if len(parts) > len("DMS") or any(len(part.partition(".")[0]) < 2 for part in parts):
+        return None
+    if any(float(part) >= 60 for part in parts[1:]):
+        return None
     value = sum(float(part) / float(60**power) for power, part in enumerate(parts))
     return -value if sign == "-" else value

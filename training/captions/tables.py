@@ -69,13 +69,10 @@ def _row(
         reason = "it has more cells than the first line: put quotes around captions"
         return SkippedRow(where, name, reason)
     cells = dict.fromkeys(names) | dict(zip(names, line.cells, strict=False))
-    if caption is None or names.count(caption) < 2:
+    texts = [cell for key, cell in zip(names, line.cells, strict=False) if key == caption]
+    if caption is None or len(texts) < 2:
         return columns.row(where, cells, path.parent)
-    rows = [
-        columns.row(where, cells | {caption: text}, path.parent)
-        for key, text in zip(names, line.cells, strict=False)
-        if key == caption
-    ]
+    rows = [columns.row(where, cells | {caption: text}, path.parent) for text in texts]
     if bad := next((row for row in rows if isinstance(row, SkippedRow)), None):
         return bad
     found = [row for row in rows if isinstance(row, Row)]
