@@ -230,20 +230,6 @@ def days(library: Library) -> dict[str, tuple[str | None, bool]]:
     }
 
 
-def test_a_takeout_photo_of_the_last_evening_is_of_the_old_year(
-    index: Index, library: Library, tmp_path: Path
-) -> None:
-    paint(tmp_path / "p" / "IMG_2.jpg", 1)
-    takeout = {
-        "title": "t",
-        "photoTakenTime": {"timestamp": "1577845800"},
-        "geoData": {"latitude": NEW_YORK[0], "longitude": NEW_YORK[1], "altitude": 0},
-    }
-    (tmp_path / "p" / "IMG_2.jpg.json").write_text(json.dumps(takeout))
-    index(tmp_path / "p")
-    assert days(library) == {"IMG_2.jpg": ("2019-12-31T21:30:00-05:00", False)}
-
-
 def test_a_video_of_the_last_evening_is_of_the_old_year_with_its_moments(
     index: Index, library: Library, tmp_path: Path
 ) -> None:
@@ -263,9 +249,16 @@ def test_a_video_of_the_last_evening_is_of_the_old_year_with_its_moments(
     assert not library.check().problems
 
 
-def test_a_name_dates_only_what_nothing_else_does(
+def test_clocks_and_then_sidecars_go_before_names(
     index: Index, library: Library, tmp_path: Path
 ) -> None:
+    takeout = {
+        "title": "t",
+        "photoTakenTime": {"timestamp": "1577845800"},
+        "geoData": {"latitude": NEW_YORK[0], "longitude": NEW_YORK[1], "altitude": 0},
+    }
+    paint(tmp_path / "p" / "IMG-20200103-WA0001.jpg", 4)
+    (tmp_path / "p" / "IMG-20200103-WA0001.jpg.json").write_text(json.dumps(takeout))
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9003] = "2018:01:02 03:04:05"
     paint(tmp_path / "p" / "IMG-20190105-WA0001.jpg", 1, exif)
@@ -275,6 +268,7 @@ def test_a_name_dates_only_what_nothing_else_does(
     assert days(library) == {
         "IMG-20190105-WA0001.jpg": ("2018-01-02T03:04:05", False),
         "IMG-20190106-WA0001.jpg": ("2019-01-06T00:00:00", True),
+        "IMG-20200103-WA0001.jpg": ("2019-12-31T21:30:00-05:00", False),
         "rose.jpg": (None, False),
     }
 
@@ -312,9 +306,6 @@ def test_words_that_are_read_again_leave_the_day_that_a_name_told(
 ) -> None:
     paint(tmp_path / "p" / "IMG-20190105-WA0001.jpg", 1)
     index(tmp_path / "p")
-    (tmp_path / "p" / "IMG-20190105-WA0001.txt").write_text("A rose")
-    index()
-    assert days(library) == {"IMG-20190105-WA0001.jpg": ("2019-01-05T00:00:00", True)}
     item = library.items([int(i) for i in library.present_items()]).popitem()[1]
     with library.writer() as writer:
         writer.commit(Batch(descriptions=[Description(item.content_hash, None, {"make": "M"})]))
@@ -353,3 +344,30 @@ def test_a_sidecar_that_names_the_moment_in_utc_leaves_the_cameras_clock(tmp_pat
     corrected = describe(PhotoMetadata(taken_at="2020-01-01T00:00:07"), {"a.jpg.xmp": packet})
     assert corrected.metadata.taken_at == "2023-10-29T18:49:51+00:00"
     assert corrected.metadata.is_in_utc
+
+
+def test_the_page_says_which_day_only_a_name_told() -> None:
+    from ui.markup import picture
+    from ui.service import Picture
+
+    def shown(taken_at: str, *, is_dated_by_name: bool) -> str:
+        return picture(
+            Picture(1, (), 8, 8, "JPEG", 9, taken_at, None, is_dated_by_name=is_dated_by_name), None
+        )
+
+    assert "5 January 2019 (by its file name)" in shown(
+        "2019-01-05T00:00:00", is_dated_by_name=True
+    )
+    timed = "2019-01-05T12:34:56"
+    assert "5 January 2019, 12:34 (by its file name)" in shown(timed, is_dated_by_name=True)
+    assert "file name" not in shown(timed, is_dated_by_name=False)
+
+
+def test_what_is_no_position_has_no_zone() -> None:
+    from clipsearch.places import time_zone
+
+    for latitude, longitude in ((91.0, 0.0), (0.0, 181.0), (float("nan"), 0.0)):
+        assert time_zone(latitude, longitude) is None
+    assert str(time_zone(0.0, 180.0)) == "Etc/GMT-12"
+    assert str(time_zone(0.0, -180.0)) == "Etc/GMT+12"
+    assert str(time_zone(90.0, 0.0)) == "Etc/UTC"
