@@ -26,7 +26,7 @@ from clipsearch.copies import (
 )
 from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.keeping import Versions, rating_of
-from clipsearch.library import Library
+from clipsearch.library import ItemRecord, Library
 from clipsearch.near_pairs import NearPairs, near_pairs
 from clipsearch.stars import stars
 
@@ -273,7 +273,7 @@ class _Tiers:
 
     def _close_in_time(self, near: NearPairs) -> Pairs:
         records = self._pictures.records
-        taken = np.array([_seconds(records[i].taken_at) for i in self._pictures.ids.tolist()])
+        taken = np.array([_seconds(records[i]) for i in self._pictures.ids.tolist()])
         with np.errstate(invalid="ignore"):
             apart_s = np.abs(taken[near.first] - taken[near.second])
             return self._ids(near, (apart_s <= self._burst_s) & (near.cosines >= self._near))
@@ -332,10 +332,16 @@ def _why_shot(shots: Sequence[Shot]) -> str:
     return "it has the most pixels, or the most bytes"
 
 
-def _seconds(taken_at: str | None) -> float:
-    """Since 1970; a time without an offset counts as UTC, so that those of one camera compare."""
+def _seconds(record: ItemRecord) -> float:
+    """Since 1970; a time without an offset counts as UTC, so that those of one camera compare.
+
+    NaN where no time is known, nor more than the day that a name told.
+    """
+    taken_at = record.taken_at or ""
     try:
-        moment = datetime.fromisoformat(taken_at or "")
+        moment = datetime.fromisoformat(taken_at)
     except ValueError:
+        return float("nan")
+    if record.is_dated_by_name and taken_at.endswith("T00:00:00"):
         return float("nan")
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

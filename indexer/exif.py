@@ -17,7 +17,9 @@ from typing import Any
 
 from PIL import ExifTags, TiffImagePlugin
 
+from clipsearch.clocks import nearest_offset
 from indexer import fields
+from indexer.dates import parse_date, stored_in_utc
 from indexer.fields import Findings
 
 _MAX_READ_BYTES = 6 * 2**20  # all tags of a directory; each may point at the same megabyte
@@ -34,9 +36,6 @@ _RATING, _RATING_PERCENT = 0x4746, 0x4749
 
 _QUIET = threading.Lock()
 
-# Offsets from UTC that are or were in use, beside the whole hours from -12 to +14.
-_ODD_OFFSETS_MINUTES = (-570, -210, 210, 270, 330, 345, 390, 525, 570, 630, 765)
-_MAX_CLOCK_DIFFERENCE_S = 120  # between a camera's clock and GPS time
 _MAX_SUN_DIFFERENCE_H = 3.5  # between a zone's time and the sun's, at its worst in western China
 
 
@@ -223,14 +222,14 @@ def _read_dates(found: Findings, tags: Directory) -> None:
     taken, offset = tags.get(base.DateTimeOriginal), tags.get(base.OffsetTimeOriginal)
     if taken == tags.get(base.DateTime) and offset is None:
         offset = tags.get(base.OffsetTime)  # some phones write this one alone
-    found.put_date(fields.TAKEN, fields.parse_date(taken, offset))
+    found.put_date(fields.TAKEN, parse_date(taken, offset))
     found.put_date(
         fields.DIGITIZED,
-        fields.parse_date(tags.get(base.DateTimeDigitized), tags.get(base.OffsetTimeDigitized)),
+        parse_date(tags.get(base.DateTimeDigitized), tags.get(base.OffsetTimeDigitized)),
     )
     if "make" in found.values or "model" in found.values:  # else a program's, not a camera's clock
         found.put_date(
-            fields.CHANGED, fields.parse_date(tags.get(base.DateTime), tags.get(base.OffsetTime))
+            fields.CHANGED, parse_date(tags.get(base.DateTime), tags.get(base.OffsetTime))
         )
 
 
@@ -278,6 +277,9 @@ def _comment(value: object, *, is_little: bool) -> str | None:
 
 def _read_place(found: Findings, place: Directory) -> None:
     gps = ExifTags.GPS
+    utc = _gps_time(place)
+    if utc is not None:
+        found.put_date(fields.BY_GPS, stored_in_utc(parse_date(utc.isoformat(), "Z")))
     position = fields.position(
         _degrees(place.get(gps.GPSLatitude), place.get(gps.GPSLatitudeRef), "NS"),
         _degrees(place.get(gps.GPSLongitude), place.get(gps.GPSLongitudeRef), "EW"),
@@ -290,9 +292,7 @@ def _read_place(found: Findings, place: Directory) -> None:
     if height is not None:
         below = place.get(gps.GPSAltitudeRef) in (b"\1", 1, "1", b"\3", 3)
         found.put("altitude_m", fields.altitude(-height if below else height))
-    found.offset_minutes = _offset_of_gps_time(
-        found.dates.get(fields.TAKEN), _gps_time(place), position[1]
-    )
+    found.offset_minutes = _offset_of_gps_time(found.dates.get(fields.TAKEN), utc, position[1])
 
 
 def _degrees(value: object, reference: object, letters: str) -> float | None:
@@ -302,29 +302,39 @@ def _degrees(value: object, reference: object, letters: str) -> float | None:
     """
     if isinstance(reference, bytes):
         reference = reference.decode("latin-1")
-    if not isinstance(reference, str) or not isinstance(value, tuple) or len(value) > 3:
+    value = value if isinstance(value, tuple) else (value,)
+    if not isinstance(reference, str) or len(value) > 3:
         return None
     side = reference.strip("\0 ").upper()[:1]
     if not side or side not in letters:
         return None
     total = 0.0
     for part, unit in zip(value, (1, 60, 3600), strict=False):
-        if unit > 1 and getattr(part, "denominator", 1) == 0:  # seconds of 0/0 mean none
+        if unit > 1 and _is_nothing(part):
             continue
-        amount = fields.number(part, 0, 2**32)
+        amount = fields.number(part, 0, 180 if unit == 1 else 60)
         if amount is None:
             return None
         total += amount / unit
     return -total if side == letters[1] else total
 
 
+def _is_nothing(part: object) -> bool:
+    """True for 0/0, with which cameras say that they give no minutes or seconds.
+
+    Anything else over 0 is damage, and whatever was there before it is lost.
+    """
+    return getattr(part, "denominator", 1) == 0 and getattr(part, "numerator", 1) == 0
+
+
 def _gps_time(place: Directory) -> datetime | None:
-    """UTC as the satellites tell it."""
-    day = fields.parse_date(place.get(ExifTags.GPS.GPSDateStamp))
+    """UTC as the satellites tell it, without its zone."""
+    day = parse_date(place.get(ExifTags.GPS.GPSDateStamp))
     time = place.get(ExifTags.GPS.GPSTimeStamp)
     if day is None or not isinstance(time, tuple) or len(time) != 3:
         return None
-    hours, minutes, seconds = (fields.number(part, 0, 60) for part in time)
+    hours = fields.number(time[0], 0, 24)
+    minutes, seconds = (fields.number(part, 0, 60) for part in time[1:])
     if hours is None or minutes is None or seconds is None:
         return None
     return datetime.fromisoformat(day).replace(hour=0, minute=0, second=0, tzinfo=None) + timedelta(
@@ -341,12 +351,8 @@ def _offset_of_gps_time(taken: str | None, utc: datetime | None, longitude: floa
     if taken is None or utc is None:
         return None
     local = datetime.fromisoformat(taken)
-    if local.tzinfo is not None:
+    minutes = nearest_offset(local, utc) if local.tzinfo is None else None
+    if minutes is None:
         return None
-    difference_s = (local - utc).total_seconds()
-    candidates = (*range(-12 * 60, 14 * 60 + 1, 60), *_ODD_OFFSETS_MINUTES)
-    nearest = min(candidates, key=lambda minutes: abs(difference_s - 60 * minutes))
-    if abs(difference_s - 60 * nearest) > _MAX_CLOCK_DIFFERENCE_S:
-        return None
-    from_sun_h = math.remainder(nearest / 60 - longitude / 15, 24)
-    return nearest if abs(from_sun_h) <= _MAX_SUN_DIFFERENCE_H else None
+    from_sun_h = math.remainder(minutes / 60 - longitude / 15, 24)
+    return minutes if abs(from_sun_h) <= _MAX_SUN_DIFFERENCE_H else None

@@ -10,27 +10,21 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
+
+from clipsearch.clocks import at_offset, split
+from indexer.dates import one_moment, stored_in_utc
 
 MAX_SHORT_CHARACTERS = 200  # make, model, lens, title, a keyword with its path
 MAX_TEXT_CHARACTERS = 4_000  # a description or a caption
 MAX_KEYWORDS = 200
 
 # Ranks of a date, after the guidelines of the Metadata Working Group (2.0, section 5.6): the lowest
-# rank that is there is the date taken.
-TAKEN, DIGITIZED, CHANGED = range(3)
+# rank that is there is the date taken. Satellites' time is that of the last fix: near, and in UTC.
+TAKEN, DIGITIZED, BY_GPS, CHANGED = range(4)
 
 _EDITED_LAST = ("exif", "iptc", "xmp", "xmp-sidecar")  # programs that write XMP keep it current
-_FIRST_YEAR, _LAST_YEAR = 1826, 2100  # the first photograph; a clock that was never set
-_UNSET_CLOCKS = frozenset(("1904-01-01T00:00:00", "1970-01-01T00:00:00"))
-_DATE = re.compile(
-    r"\s*(?P<year>\d{4})(?:[:/.\-](?P<month>\d{1,2})(?:[:/.\-](?P<day>\d{1,2}))?)?"
-    r"(?:[T\s]+(?P<hour>\d{1,2}):(?P<minute>\d{1,2})(?::(?P<second>\d{1,2}))?(?:[.,]\d*)?)?"
-    r"\s*(?P<offset>Z|[+-]\d{1,2}:?\d{0,2})?"
-)
-_OFFSET = re.compile(r"\s*([+-])(\d{1,2}):?(\d{2})?\s*\Z")
-_MAX_OFFSET_MINUTES = 14 * 60
 _SPACE = re.compile(r"\s+")
 # Texts that cameras and programs write into every picture.
 _BOILERPLATE = re.compile(
@@ -75,6 +69,18 @@ class PhotoMetadata:
     keyword_origins: tuple[str, ...] = ()
     title_origin: str | None = None
     description_origin: str | None = None
+    # The date was stored in UTC: what the camera's clock showed is open.
+    is_in_utc: bool = field(default=False, compare=False)
+
+    @property
+    def date(self) -> str | None:
+        """The date as ``indexer/dates.py`` compares it."""
+        return stored_in_utc(self.taken_at) if self.is_in_utc else self.taken_at
+
+    def dated(self, date: str | None) -> PhotoMetadata:
+        """The same with another date, as ``indexer/dates.py`` has it."""
+        taken_at, is_in_utc = split(date)
+        return replace(self, taken_at=taken_at, is_in_utc=is_in_utc)
 
     def facts(self) -> dict[str, Any]:
         """The numbers and names that are known, ready for JSON.
@@ -136,9 +142,8 @@ def merge(findings: Iterable[Findings]) -> PhotoMetadata:
                     values[f"{name}_origin"] = block.origin
     pairs = [(name, block.origin) for block in reversed(written) for name in block.keywords]
     names, origins = _unique(pairs)
-    return PhotoMetadata(
-        taken_at=_taken_at(blocks), keywords=names, keyword_origins=origins, **values
-    )
+    found = PhotoMetadata(keywords=names, keyword_origins=origins, **values)
+    return found.dated(_taken_at(blocks))
 
 
 def overlay(base: PhotoMetadata, over: PhotoMetadata) -> PhotoMetadata:
@@ -148,6 +153,7 @@ def overlay(base: PhotoMetadata, over: PhotoMetadata) -> PhotoMetadata:
         for item in fields(PhotoMetadata)
         if (value := getattr(over, item.name)) not in (None, ())
     }
+    changes["is_in_utc"] = base.is_in_utc if over.taken_at is None else over.is_in_utc
     if over.latitude is not None:
         changes["altitude_m"] = over.altitude_m
     both = [
@@ -314,59 +320,8 @@ def position(latitude: object, longitude: object) -> tuple[float, float] | None:
     return round(north, 7), round(east, 7)
 
 
-def parse_date(value: object, offset: object = None, *, partial: bool = False) -> str | None:
-    """A date as ISO 8601 to the second, with ``offset`` ("+01:00", "+0100", "Z") where it has none.
-
-    Separators may be ":", "-", "/" or "."; 24:00 is the next midnight; a day without time begins
-    at midnight. With ``partial`` a year or a month alone stands for its first day. None for what
-    is no date between 1826 and 2100, or the start of an unset clock.
-    """
-    text = clean_text(value, 64)
-    matched = _DATE.match(text or "")
-    if matched is None or (matched["day"] is None and not partial):
-        return None
-    year, month, day, hour, minute, second = (
-        int(matched[name]) if matched[name] else None
-        for name in ("year", "month", "day", "hour", "minute", "second")
-    )
-    try:
-        moment = datetime(year or 0, 1 if month is None else month, 1 if day is None else day)
-        clock = (hour or 0, minute or 0, min(second or 0, 59))
-        if clock[0] > 24 or clock[1] > 59 or (clock[0] == 24 and any(clock[1:])):
-            return None
-        moment += timedelta(hours=clock[0], minutes=clock[1], seconds=clock[2])
-    except (ValueError, OverflowError):
-        return None
-    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR or moment.isoformat() in _UNSET_CLOCKS:
-        return None
-    minutes = None
-    if hour is not None:
-        minutes = parse_offset(matched["offset"])
-        minutes = parse_offset(offset) if minutes is None else minutes
-    return moment.isoformat() if minutes is None else at_offset(moment, minutes)
-
-
-def parse_offset(value: object) -> int | None:
-    """Minutes east of UTC, or None."""
-    text = clean_text(value, 16)
-    if text in ("Z", "z"):
-        return 0
-    matched = _OFFSET.match(text or "")
-    if matched is None:
-        return None
-    minutes = 60 * int(matched[2]) + int(matched[3] or 0)
-    if minutes > _MAX_OFFSET_MINUTES or int(matched[3] or 0) > 59:
-        return None
-    return -minutes if matched[1] == "-" else minutes
-
-
-def at_offset(local: datetime, minutes: int) -> str:
-    """ISO 8601 of a local time ``minutes`` east of UTC."""
-    return local.replace(tzinfo=timezone(timedelta(minutes=minutes))).isoformat()
-
-
 def _taken_at(blocks: list[Findings]) -> str | None:
-    for rank in (TAKEN, DIGITIZED, CHANGED):
+    for rank in (TAKEN, DIGITIZED, BY_GPS, CHANGED):
         dates = [block.dates[rank] for block in blocks if rank in block.dates]
         if dates:
             break
@@ -380,9 +335,11 @@ def _taken_at(blocks: list[Findings]) -> str | None:
         for block in blocks:
             if block.offset_minutes is not None:
                 return at_offset(moment, block.offset_minutes)
-        for other in map(datetime.fromisoformat, dates[1:]):
-            if other.tzinfo is not None and other.replace(tzinfo=None) == moment:
-                return other.isoformat()
+    if moment.tzinfo is None or dates[0].endswith("Z"):
+        for other in dates[1:]:
+            told = one_moment(dates[0], other)
+            if told is not None and told != dates[0]:
+                return told
     return dates[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from indexer.dates import parse_date
 from indexer.fields import (
     MAX_SHORT_CHARACTERS,
     TAKEN,
@@ -11,7 +12,6 @@ from indexer.fields import (
     clean_caption,
     clean_keywords,
     decode_text,
-    parse_date,
     split_lone,
 )
 

@@ -105,6 +105,7 @@ class _Run:
         chosen = self._roots(roots)
         plans = [self._plan(root) for root in chosen]
         self._note_inodes(plans)
+        self._writer.date_all_by_names()
         new = [
             Job(root.path / file.relpath, root.id, file, describe=_has_words(file, plan))
             for root, plan in zip(chosen, plans, strict=True)

@@ -316,7 +316,7 @@ def _with_words(reading: Reading, answer: dict[str, Any]) -> Reading:
         if not is_settled:
             unread.add(name)
     united = unite(own, [[SidecarSaying.from_record(one.said) for one in beside]])
-    description = described(reading.content_hash, united)
+    description = described(reading.content_hash, united, [reading.job.path.name])
     if reading.job.describe:
         description = replace(description, own=own)
     if file is not None and unread:

@@ -10,18 +10,17 @@ import errno
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from clipsearch.uniting import Saying, SidecarSaying, unite
 from indexer import takeout
+from indexer.dates import of_utc_seconds, one_moment
 from indexer.fields import (
     TAKEN,
     PhotoMetadata,
     clean_keywords,
     decode_text,
     merge,
-    parse_date,
     position,
 )
 from indexer.fields import altitude as sane_altitude
@@ -113,23 +112,26 @@ def describe(
 
 
 def saying_of(metadata: PhotoMetadata) -> Saying:
-    """Metadata as a flat record of what is known."""
+    """Metadata as a flat record of what is known; its date as ``indexer.dates`` compares it."""
     pairs = zip(metadata.keywords, metadata.keyword_origins, strict=True)
     found: Saying = {
         item.name: value
         for item in fields(PhotoMetadata)
         if (value := getattr(metadata, item.name)) is not None and not isinstance(value, tuple)
     }
+    found.pop("is_in_utc")
+    if metadata.date is not None:
+        found["taken_at"] = metadata.date
     return {**found, "keywords": list(pairs)} if metadata.keywords else found
 
 
 def _metadata_of(said: Saying) -> PhotoMetadata:
     pairs = said.get("keywords", ())
     return PhotoMetadata(
-        **{name: value for name, value in said.items() if name != "keywords"},
+        **{name: value for name, value in said.items() if name not in ("keywords", "taken_at")},
         keywords=tuple(name for name, _ in pairs),
         keyword_origins=tuple(origin for _, origin in pairs),
-    )
+    ).dated(said.get("taken_at"))
 
 
 def read_sidecars(
@@ -249,12 +251,13 @@ def _from_xmp(
     found = read_xmp(content, origin="xmp-sidecar")
     over = merge([found])
     fill: Saying = {}
-    local = (own.get("taken_at") or "")[: len("2000-01-01T00:00:00")]
+    own_date, date = own.get("taken_at"), over.date
     if TAKEN not in found.dates:  # a date of editing
-        fill = {"taken_at": over.taken_at} if over.taken_at is not None else {}
-        over = replace(over, taken_at=None)
-    elif over.taken_at == local:  # the same without the offset
-        over = replace(over, taken_at=None)
+        fill = {"taken_at": date} if date is not None else {}
+        over = over.dated(None)
+    elif own_date is not None and date is not None:
+        told = one_moment(own_date, date) or date
+        over = over.dated(None if told == own_date else told)
     said = saying_of(over)
     for name in packet.emptied:
         if name == "keywords":
@@ -289,7 +292,7 @@ def _from_takeout(own: Mapping[str, Any], data: Mapping[str, Any]) -> SidecarSay
         for person in (people if isinstance(people, list) else ())
         if isinstance(person, dict)
     ]
-    lacking = PhotoMetadata(taken_at=own.get("taken_at"), latitude=own.get("latitude"))
+    lacking = PhotoMetadata(latitude=own.get("latitude")).dated(own.get("taken_at"))
     filled = saying_of(_filled_by_takeout(lacking, data))
     fill = {name: value for name, value in filled.items() if own.get(name) is None}
     if data.get("favorited") is True:
@@ -305,7 +308,7 @@ def _from_takeout(own: Mapping[str, Any], data: Mapping[str, Any]) -> SidecarSay
 def _filled_by_takeout(metadata: PhotoMetadata, data: Mapping[str, Any]) -> PhotoMetadata:
     """Date and place where the picture has none; 0, 0 is how Takeout says that it has no place."""
     if metadata.taken_at is None:
-        metadata = replace(metadata, taken_at=_takeout_time(data.get("photoTakenTime")))
+        metadata = metadata.dated(_takeout_time(data.get("photoTakenTime")))
     for key in ("geoData", "geoDataExif"):
         place = data.get(key)
         if metadata.latitude is None and isinstance(place, dict):
@@ -323,10 +326,4 @@ def _filled_by_takeout(metadata: PhotoMetadata, data: Mapping[str, Any]) -> Phot
 
 def _takeout_time(value: object) -> str | None:
     """Seconds since 1970 as a date in UTC."""
-    if not isinstance(value, dict):
-        return None
-    try:
-        moment = datetime.fromtimestamp(int(value["timestamp"]), UTC)
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return None
-    return parse_date(moment.isoformat())
+    return of_utc_seconds(value.get("timestamp")) if isinstance(value, dict) else None

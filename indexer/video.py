@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from clipsearch.clocks import split
 from clipsearch.errors import (
     ImageEmptyError,
     ImageError,
@@ -80,6 +81,7 @@ class VideoFacts:
     latitude: float | None
     longitude: float | None
     content_identifier: str | None  # marks the video half of a Live Photo
+    is_in_utc: bool = False  # taken_at, as of PhotoMetadata
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def read_facts(path: Path, *, max_pixels: int) -> VideoFacts:
         width, height = shown_size(frame, clip.stream.sample_aspect_ratio)
         tags = {**clip.stream.metadata, **clip.container.metadata}
         latitude, longitude = read_place(tags)
+        taken_at, is_in_utc = split(read_date(tags))
         return VideoFacts(
             width=width,
             height=height,
@@ -110,7 +113,8 @@ def read_facts(path: Path, *, max_pixels: int) -> VideoFacts:
             format=clip.format,
             codec=clip.stream.codec_context.codec.canonical_name,
             frame_rate=_frame_rate(clip.stream),
-            taken_at=read_date(tags),
+            taken_at=taken_at,
+            is_in_utc=is_in_utc,
             make=first_tag(
                 tags, "com.apple.quicktime.make", "com.android.manufacturer", "make", "make-eng"
             ),

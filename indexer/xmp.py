@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from indexer import fields
+from indexer.dates import parse_date, stored_in_utc
+from indexer.degrees import parse_degrees
 from indexer.fields import Findings
 
 if TYPE_CHECKING:
@@ -24,24 +28,30 @@ OWN_NAMESPACE = "https://ns.clipsearch.invalid/1.0/"
 MODEL_TAGS = "modelTags"
 
 _RDF = f"{{{RDF}}}"
-_DC = f"{{{DUBLIN_CORE}}}"
-_XMP = "{http://ns.adobe.com/xap/1.0/}"
-_EXIF = "{http://ns.adobe.com/exif/1.0/}"
-_EXIF_EX = "{http://cipa.jp/exif/1.0/}"
-_TIFF = "{http://ns.adobe.com/tiff/1.0/}"
-_AUX = "{http://ns.adobe.com/exif/1.0/aux/}"
-_PHOTOSHOP = "{http://ns.adobe.com/photoshop/1.0/}"
-_LIGHTROOM = f"{{{LIGHTROOM}}}"
-_DIGIKAM = "{http://www.digikam.org/ns/1.0/}"
-_MICROSOFT = "{http://ns.microsoft.com/photo/1.0/}"
-_IPTC_EXT = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
-_REGIONS = "{http://www.metadataworkinggroup.com/schemas/regions/}"
+# Names of namespaces as ``_plain_name`` gives them.
+_DC = "{purl.org/dc/elements}"
+_XMP = "{ns.adobe.com/xap}"
+_EXIF = "{ns.adobe.com/exif}"
+_EXIF_EX = "{cipa.jp/exif}"
+_TIFF = "{ns.adobe.com/tiff}"
+_AUX = "{ns.adobe.com/exif/aux}"
+_PHOTOSHOP = "{ns.adobe.com/photoshop}"
+_LIGHTROOM = "{ns.adobe.com/lightroom}"
+_DIGIKAM = "{digikam.org/ns}"
+_MICROSOFT = "{ns.microsoft.com/photo}"
+_MICROSOFT_REGION = "{ns.microsoft.com/photo/t/Region}"
+_IPTC_EXT = "{iptc.org/std/Iptc4xmpExt}"
+_MEDIA_PRO = "{ns.iview-multimedia.com/mediapro}"
+_EXPRESSION_MEDIA = "{ns.microsoft.com/expressionmedia}"
+_ACDSEE = "{ns.acdsee.com/iptc}"
+_REGIONS = "{metadataworkinggroup.com/schemas/regions}"
+_OWN = "{ns.clipsearch.invalid}"
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 _START = re.compile(r"<(?:\w+:)?(?:xmpmeta|xapmeta|RDF)\b")
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _MAX_ELEMENTS = 50_000
-_DEGREES = re.compile(r"\s*([\d.]+)(?:,([\d.]+))?(?:,([\d.]+))?\s*([NSEW])\s*\Z", re.IGNORECASE)
+_VERSION = re.compile(r"/(?:\d+\.\d+|\d{4}-\d\d-\d\d)(?=/|\Z)")
 # Roots of hierarchies in which programs keep their own marks.
 _PROGRAM_TAGS = ("_digikam_", "darktable|", "darktable/")
 
@@ -68,26 +78,27 @@ def read_xmp(packet: bytes, origin: str = "xmp") -> Findings:
     for name in (_EXIF + "ISOSpeedRatings", _EXIF_EX + "PhotographicSensitivity"):
         found.put("iso", fields.iso(first(name)))
     found.put("focal_length_mm", fields.focal_length(first(_EXIF + "FocalLength")))
-    found.put("rating", fields.rating(first(_XMP + "Rating")))
-    found.put("rating", fields.rating_of_percent(first(_MICROSOFT + "Rating")))
-    for rank, name in (
-        (fields.TAKEN, _EXIF + "DateTimeOriginal"),
-        (fields.TAKEN, _PHOTOSHOP + "DateCreated"),
-        (fields.DIGITIZED, _EXIF + "DateTimeDigitized"),
-        (fields.DIGITIZED, _XMP + "CreateDate"),
-    ):
-        found.put_date(rank, fields.parse_date(first(name), partial=True))
-    _read_place(found, first(_EXIF + "GPSLatitude"), first(_EXIF + "GPSLongitude"))
-    if "latitude" in found.values:
+    for name in (_XMP + "Rating", _ACDSEE + "rating"):
+        found.put("rating", fields.rating(first(name)))
+    for name in (_MICROSOFT + "Rating", _XMP + "RatingPercent"):
+        found.put("rating", fields.rating_of_percent(first(name)))
+    _read_dates(found, first)
+    position = fields.position(
+        parse_degrees(first(_EXIF + "GPSLatitude"), first(_EXIF + "GPSLatitudeRef"), "NS"),
+        parse_degrees(first(_EXIF + "GPSLongitude"), first(_EXIF + "GPSLongitudeRef"), "EW"),
+    )
+    if position is not None:
+        found.put("latitude", position[0])
+        found.put("longitude", position[1])
         height = fields.number(first(_EXIF + "GPSAltitude"), -1e6, 1e6)
         if height is not None:
             is_below = first(_EXIF + "GPSAltitudeRef") == "1" and height > 0
             found.put("altitude_m", fields.altitude(-height if is_below else height))
     camera = (found.values.get("make"), found.values.get("model"))
     short = fields.MAX_SHORT_CHARACTERS
-    for name in (_DC + "title", _PHOTOSHOP + "Headline"):
+    for name in (_DC + "title", _PHOTOSHOP + "Headline", _ACDSEE + "caption"):
         found.put("title", fields.clean_caption(first(name), short, besides=camera))
-    for name in (_DC + "description", _EXIF + "UserComment"):
+    for name in (_DC + "description", _EXIF + "UserComment", _ACDSEE + "notes"):
         found.put("description", fields.clean_caption(first(name), besides=camera))
     found.keywords = _keywords(properties, _faces(root))
     return found
@@ -161,12 +172,25 @@ def _properties(root: Element) -> Properties:
     for rdf in root.iter(_RDF + "RDF"):
         for description in rdf:
             for name, value in description.attrib.items():
-                found.setdefault(name, []).append(value)
+                found.setdefault(_plain_name(name), []).append(value)
             for item in description:
                 values = _values(item)
                 if values:
-                    found.setdefault(item.tag, []).extend(values)
+                    found.setdefault(_plain_name(item.tag), []).extend(values)
     return found
+
+
+@lru_cache(maxsize=4096)
+def _plain_name(tag: str) -> str:
+    """ "{namespace}name" with the namespace less what programs spell differently.
+
+    That is the protocol, "www.", the version, and a slash or # at the end.
+    """
+    namespace, brace, name = tag.removeprefix("{").partition("}")
+    if not brace:
+        return tag
+    namespace = namespace.removeprefix("http://").removeprefix("https://").removeprefix("www.")
+    return "{" + _VERSION.sub("", namespace.rstrip("/#")) + "}" + name
 
 
 def _values(item: Element) -> list[str]:
@@ -180,27 +204,23 @@ def _values(item: Element) -> list[str]:
     return [item.text] if item.text and item.text.strip() else []
 
 
-def _read_place(found: Findings, latitude: str | None, longitude: str | None) -> None:
-    position = fields.position(_degrees(latitude, "NS"), _degrees(longitude, "EW"))
-    if position is not None:
-        found.put("latitude", position[0])
-        found.put("longitude", position[1])
-
-
-def _degrees(text: str | None, letters: str) -> float | None:
-    """ "50,2.8646N" or "50,2,51N" as degrees (XMP specification part 2, GPSCoordinate)."""
-    matched = _DEGREES.match(text or "")
-    if matched is None or matched[4].upper() not in letters:
-        return None
-    try:
-        degrees = sum(
-            float(part) / unit
-            for part, unit in zip(matched.groups()[:3], (1, 60, 3600), strict=True)
-            if part
-        )
-    except ValueError:
-        return None
-    return -degrees if matched[4].upper() == letters[1] else degrees
+def _read_dates(found: Findings, first: Callable[[str], str | None]) -> None:
+    """Dates by rank; what is in UTC tells no clock, unless a property beside it does."""
+    original = first(_EXIF + "DateTimeOriginal")
+    offset = first(_EXIF_EX + "OffsetTimeOriginal") or first(_EXIF + "OffsetTimeOriginal")
+    if original is not None and offset is not None:
+        found.put_date(fields.TAKEN, parse_date(original, offset))
+    for rank, text in (
+        (fields.TAKEN, original),
+        (fields.TAKEN, first(_PHOTOSHOP + "DateCreated")),
+        (fields.DIGITIZED, first(_EXIF + "DateTimeDigitized")),
+        (fields.DIGITIZED, first(_XMP + "CreateDate")),
+        (fields.CHANGED, first(_ACDSEE + "datetime")),
+    ):
+        found.put_date(rank, stored_in_utc(parse_date(text, partial=True)))
+    by_gps = parse_date(first(_EXIF + "GPSTimeStamp"), "Z")
+    if by_gps is not None and datetime.fromisoformat(by_gps).tzinfo is not None:
+        found.put_date(fields.BY_GPS, stored_in_utc(by_gps))
 
 
 def _keywords(properties: Properties, faces: Sequence[str]) -> list[str]:
@@ -208,35 +228,64 @@ def _keywords(properties: Properties, faces: Sequence[str]) -> list[str]:
 
     What our own model gave, and was written out, is nobody's word.
     """
-    by_model = {name.casefold() for name in properties.get(f"{{{OWN_NAMESPACE}}}{MODEL_TAGS}", ())}
+    by_model = {name.casefold() for name in properties.get(_OWN + MODEL_TAGS, ())}
     subjects = [
         name for name in properties.get(_DC + "subject", ()) if name.casefold() not in by_model
     ]
     found: list[str] = [*fields.split_lone(subjects)]
-    for name, separator in (
-        (_LIGHTROOM + "hierarchicalSubject", "|"),
-        (_DIGIKAM + "TagsList", "/"),
-        (_MICROSOFT + "LastKeywordXMP", "/"),
+    found += properties.get(_ACDSEE + "keywords", ())
+    categories = [
+        path for text in properties.get(_ACDSEE + "categories", ()) for path in _categories(text)
+    ]
+    for paths, separator in (
+        (properties.get(_LIGHTROOM + "hierarchicalSubject", ()), "|"),
+        (properties.get(_MEDIA_PRO + "CatalogSets", ()), "|"),
+        (properties.get(_EXPRESSION_MEDIA + "CatalogSets", ()), "|"),
+        (properties.get(_DIGIKAM + "TagsList", ()), "/"),
+        (properties.get(_MICROSOFT + "LastKeywordXMP", ()), "/"),
+        (properties.get(_MICROSOFT + "LastKeywordIPTC", ()), "/"),
+        (categories, "|"),
     ):
         own = (
             path
-            for path in properties.get(name, ())
+            for path in paths
             if not path.strip().casefold().startswith(_PROGRAM_TAGS)
             and path.replace(separator, "|").casefold() not in by_model
         )
         found += fields.clean_paths(own, separator)
-    found += properties.get(_IPTC_EXT + "PersonInImage", ())
+    for people in (
+        _IPTC_EXT + "PersonInImage",
+        _MEDIA_PRO + "People",
+        _EXPRESSION_MEDIA + "People",
+    ):
+        found += properties.get(people, ())
     return fields.clean_keywords([*found, *faces])
 
 
+def _categories(text: str) -> Iterator[str]:
+    """ACDSee's tree of categories, XML in text: the path of each that is assigned."""
+    root = _parsed(text)
+    levels = [(root, "")] if root is not None else []
+    while levels:
+        element, above = levels.pop()
+        name = (element.text or "").strip()
+        path = f"{above}|{name}" if above and name else name or above
+        if name and element.get("Assigned") == "1":
+            yield path
+        levels += [(each, path) for each in reversed(element)]
+
+
 def _faces(root: Element) -> list[str]:
-    """Names of the faces that are marked in the picture."""
-    return [
-        name
-        for element in root.iter()
-        if _named(element, "Type") == "Face" and (name := _named(element, "Name"))
-    ]
-
-
-def _named(element: Element, name: str) -> str | None:
-    return element.get(_REGIONS + name) or element.findtext(_REGIONS + name)
+    """Names of the people and animals that are marked in the picture."""
+    found = []
+    for element in root.iter():
+        said = {_plain_name(name): value for name, value in element.attrib.items()}
+        for child in element:
+            if child.text:
+                said.setdefault(_plain_name(child.tag), child.text)
+        if name := said.get(_REGIONS + "Name"):
+            if said.get(_REGIONS + "Type", "Face").strip().casefold() in ("face", "pet"):
+                found.append(name)
+        elif name := said.get(_MICROSOFT_REGION + "PersonDisplayName"):
+            found.append(name)
+    return found

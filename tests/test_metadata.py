@@ -261,22 +261,47 @@ def test_nothing_known_is_nothing_said() -> None:
         ("2020/02/29 10:11:12", "2020-02-29T10:11:12"),
         ("2020:02:29T10:11:12Z", "2020-02-29T10:11:12+00:00"),
         ("2020:02:29 10:11:12.345-0330", "2020-02-29T10:11:12-03:30"),
-        ("2020:02:29 24:00:00", "2020-03-01T00:00:00"),
+        ("2020:02:29 24:00:00", "2020-02-29T00:00:00"),  # phones: the hour after midnight
+        ("2015:08:22 24:08:19", "2015-08-22T00:08:19"),
         ("2016:12:31 23:59:60", "2016-12-31T23:59:59"),
+        ("2020:2:9 1:2:3", "2020-02-09T01:02:03"),
+        ("2020.02.29 10.11.12", "2020-02-29T10:11:12"),
+        ("20200229 101112", "2020-02-29T10:11:12"),
+        ("2020:02:29T10:11:12,5 +05:45", "2020-02-29T10:11:12+05:45"),
+        ("2020:02:29 10:11:12 UTC+2", "2020-02-29T10:11:12+02:00"),
+        ("2020:02:29 10:11:12\u221203:00", "2020-02-29T10:11:12-03:00"),
+        ("2020:02:29 10:11:12 CET", "2020-02-29T10:11:12"),
+        ("2020:02:29 03:11:12 PM", "2020-02-29T15:11:12"),
+        ("2020:02:29 12:11:12 a.m.", "2020-02-29T00:11:12"),
+        ("2020:02:29 10:11", "2020-02-29T10:11:00"),
+        ("2020:02:29   :  :  ", "2020-02-29T00:00:00"),
+        ("\u0662\u0660\u0662\u0660:\u0660\u0662:\u0662\u0669 10:11:12", "2020-02-29T10:11:12"),
+        (" 2020:02:29 10:11:12\0\0 2021:01:01", "2020-02-29T10:11:12"),
         ("2020:02:29", "2020-02-29T00:00:00"),
         ("1919:05:04 05:59:26", "1919-05-04T05:59:26"),
         ("0000:00:00 00:00:00", None),
         ("    :  :     :  :  ", None),
         ("2021:02:29 10:11:12", None),
         ("2020:13:01 10:11:12", None),
-        ("2020:02:28 24:30:00", None),
+        ("2020:02:28 24:60:00", None),
+        ("2020:02:28 25:30:00", None),
+        ("2020:02:28 23:59:61", None),
+        ("2020:02:291", None),
+        ("2020-W09", None),
+        ("2020:00:00 00:00:00", None),
+        ("2020:02:00 00:00:00", None),
+        ("20:02:29 10:11:12", None),
+        ("29/02/2020 10:11:12", None),
+        ("1577845800", None),
+        ("2563:02:28 10:11:12", None),  # of another calendar
         ("1970:01:01 00:00:00", None),
         ("9999:12:31 23:59:59", None),
         ("yesterday", None),
     ],
 )
 def test_a_date_is_read_as_it_was_meant_or_not_at_all(written: str, read: str | None) -> None:
-    assert read_metadata(photo(details={BASE.DateTimeOriginal: written})).taken_at == read
+    details = {BASE.DateTimeOriginal: written.encode()}
+    assert read_metadata(photo(details=details)).taken_at == read
 
 
 @pytest.mark.parametrize(
@@ -312,6 +337,18 @@ def test_gps_time_tells_the_offset_when_it_fits_clock_and_longitude() -> None:
     assert taken("2020:06:01 09:00:00", (17.0, 0.0, 0.0)) == "2020-06-01T09:00:00"
 
 
+def test_the_time_of_satellites_dates_what_no_clock_does() -> None:
+    place = {**LISBON, GPS.GPSDateStamp: "2020:06:01", GPS.GPSTimeStamp: (23.0, 30.0, 12.0)}
+    changed = {BASE.Make: "M", BASE.DateTime: "2022:03:04 05:06:07"}
+    for main in ({BASE.Make: "M"}, changed):
+        found = read_metadata(photo(main, place=place))
+        assert (found.taken_at, found.is_in_utc) == ("2020-06-01T23:30:12+00:00", True)
+    digitized = {BASE.DateTimeDigitized: "2020:06:02 00:30:40"}
+    assert read_metadata(photo(details=digitized, place=place)).is_in_utc is False
+    damaged = place | {GPS.GPSTimeStamp: (IFDRational(23, 0), 30.0, 12.0)}
+    assert read_metadata(photo(place=damaged)).taken_at is None
+
+
 def test_the_date_of_a_change_counts_only_from_a_camera() -> None:
     changed = {BASE.DateTime: "2011:01:02 03:04:05"}
     assert read_metadata(photo(changed)).taken_at is None
@@ -328,6 +365,11 @@ def test_the_date_of_a_change_counts_only_from_a_camera() -> None:
         {GPS.GPSLatitudeRef: "X"},
         {GPS.GPSLatitude: (91.0, 0.0, 0.0)},
         {GPS.GPSLatitude: (38.0, 43.0, 595404.0)},
+        {GPS.GPSLatitude: (38.0, 75.0, 0.0)},
+        {GPS.GPSLatitude: (IFDRational(40), IFDRational(30, 0), IFDRational(0, 1))},
+        {GPS.GPSLongitude: (IFDRational(74), IFDRational(15), IFDRational(30, 0))},
+        {GPS.GPSLongitude: (IFDRational(74, 0), IFDRational(15), IFDRational(0))},
+        {GPS.GPSLongitude: (IFDRational(0, 0), IFDRational(15), IFDRational(0))},
         {GPS.GPSLongitude: (180.0, 30.0, 0.0)},
         {GPS.GPSLatitude: (IFDRational(0, 0), IFDRational(0, 0), IFDRational(0, 0))},
         {GPS.GPSLatitude: (0.0, 0.0, 0.0), GPS.GPSLongitude: (0.0, 0.0, 0.0)},

@@ -25,7 +25,13 @@ from clipsearch.library import Library
 from training.captions.images import LooseImage, Spill
 from training.captions.library import of_tags
 from training.captions.rows import Columns
-from training.data import CaptionSource, read_captions, split_by_content
+from training.data import (
+    CaptionedPicture,
+    CaptionSource,
+    read_captions,
+    require_distinct,
+    split_by_content,
+)
 from training.views import Cut, Views
 
 Picture = tuple[str, bytes, list[str]]
@@ -491,3 +497,222 @@ def test_the_command_needs_something_to_learn_from(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=told):
             train.run(parser.parse_args(given))
+
+
+# --- what people's files hold -----------------------------------------------------------------
+
+
+def table(folder: Path, text: str | bytes, name: str = "c.csv", count: int = 4) -> Path:
+    """A table beside ``count`` pictures p0.jpg, p1.jpg ..."""
+    as_files(folder, [(f"p{seed}", jpeg(seed), []) for seed in range(count)])
+    (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return folder / name
+
+
+def said(path: Path) -> dict[str, tuple[str, ...]]:
+    return {Path(p.image.name).name: p.captions for p in read_captions(path).pictures}
+
+
+def test_a_quote_that_is_never_closed_costs_its_own_row(tmp_path: Path) -> None:
+    rows = [f"p{n}.jpg,thing number {n}" for n in range(12)]
+    rows[3] = 'p3.jpg,"the sign says stop'
+    rows[6] = 'p6.jpg,"one line\r\nand another, with ""quotes"""'
+    rows[7] = 'p7.jpg,"Hello" she said'
+    rows[8] = 'p8.jpg,a screen of 5" and more'
+    rows[9] = 'p9.jpg,"he said \\"stop\\", twice"'
+    rows[10] = 'p10.jpg,the sign says stop"'
+    rows[11] = '"p11.jpg","the end'
+    file = table(tmp_path, "path,caption\n" + "\n".join(rows) + "\n", count=12)
+    found = read_captions(file)
+    assert [(row.where, row.name) for row in found.skipped] == [
+        ("c.csv:5", "p3.jpg"),
+        ("c.csv:14", '"p11.jpg"'),
+    ]
+    assert all("never closed" in row.reason for row in found.skipped)
+    captions = said(file)
+    assert captions["p4.jpg"] == ("thing number 4",)
+    assert captions["p6.jpg"] == ('one line and another, with "quotes"',)
+    assert captions["p7.jpg"] == ('"Hello" she said',)
+    assert captions["p8.jpg"] == ('a screen of 5" and more',)
+    assert captions["p9.jpg"] == ('he said "stop", twice',)
+    assert captions["p10.jpg"] == ('the sign says stop"',)
+    assert len(captions) == 10
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: text.encode("utf-16"),
+        lambda text: text.encode("utf-16-le"),
+        lambda text: text.replace("\n", "\r\n").encode(),
+        lambda text: text.replace("\n", "\r").encode(),
+        lambda text: ("sep=,\r\n" + text).encode(),
+        lambda text: text.replace(",", ";").encode(),
+        lambda text: text.replace(",", "| ").encode(),
+        lambda text: text.replace("path", " Image_Name ").encode(),
+    ],
+    ids=["bom", "utf-16", "no bom", "crlf", "cr", "excel", "semicolon", "bar", "spaces"],
+)
+def test_tables_of_other_programs_are_read(tmp_path: Path, encode: Callable[[str], bytes]) -> None:
+    file = table(tmp_path, encode("path,caption\np0.jpg,a café\np1.jpg,two\n"))
+    assert said(file) == {"p0.jpg": ("a café",), "p1.jpg": ("two",)}
+    assert not read_captions(file).skipped
+
+
+def test_rows_that_are_no_text_are_listed_and_others_used(tmp_path: Path) -> None:
+    rows = b"path,caption\np0.jpg,caf\xe9\np1.jpg,one\np2.jpg,t\0wo\np3.jpg,three\n"
+    found = read_captions(table(tmp_path, rows))
+    assert [row.where for row in found.skipped] == ["c.csv:2", "c.csv:4"]
+    assert "UTF-8" in found.skipped[0].reason
+    assert "NUL" in found.skipped[1].reason
+
+
+def test_columns_of_one_name_are_all_read(tmp_path: Path) -> None:
+    rows = "path,caption,caption\np0.jpg,one,uno\np1.jpg,two,\np2.jpg\np3.jpg,a,b,c\n"
+    file = table(tmp_path, rows)
+    assert said(file) == {"p0.jpg": ("one", "uno"), "p1.jpg": ("two",)}
+    assert [row.where for row in read_captions(file).skipped] == ["c.csv:4", "c.csv:5"]
+    with pytest.raises(CaptionFileError, match="2 times"):
+        read_captions(table(tmp_path, "path,path,caption\na,b,c\n"))
+    with pytest.raises(CaptionFileError, match=r"first line is 'p0\.jpg,one'"):
+        read_captions(table(tmp_path, "p0.jpg,one\np1.jpg,two\n"))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        '["a dog", "one dog, \\"Rex\\""]',
+        """['a dog', 'one dog, "Rex"']""",
+        """['a dog' 'one dog, "Rex"']""",
+        """['a dog'\n 'one dog, "Rex"']""",
+        """('a dog', 'one dog, "Rex"')""",
+        '[{"raw": "a dog"}, {"raw": "one dog, \\"Rex\\""}]',
+        '{"text": ["a dog", "one dog, \\"Rex\\""]}',
+    ],
+)
+def test_a_cell_may_hold_a_list_of_captions(tmp_path: Path, cell: str) -> None:
+    as_files(tmp_path)
+    with (tmp_path / "c.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["raw", "filename"], [cell, "p0.jpg"], ["two", "p1.jpg"]])
+    expected = ("a dog", 'one dog, "Rex"')
+    assert said(tmp_path / "c.csv")["p0.jpg"] == expected
+    lines = [{"image": "p0.jpg", "text": cell}, {"image": "p1.jpg", "text": "two"}]
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert said(tmp_path / "c.jsonl")["p0.jpg"] == expected
+
+
+def test_text_in_brackets_is_text_and_a_broken_list_is_listed(tmp_path: Path) -> None:
+    lines = ["[laughs] a dog [barks]", "(a dog)", "['a dog' ... 'cat']", '["a dog", "ca']
+    records = [{"image": f"p{n}.jpg", "text": text} for n, text in enumerate(lines)]
+    file = table(tmp_path, "\n".join(map(json.dumps, records)), "c.jsonl")
+    found = read_captions(file)
+    assert [p.captions for p in found.pictures] == [(lines[0],), (lines[1],)]
+    assert [(row.where, row.name) for row in found.skipped] == [
+        ("c.jsonl:3", "p2.jpg"),
+        ("c.jsonl:4", "p3.jpg"),
+    ]
+
+
+def test_names_of_pictures_are_taken_as_they_are_meant(tmp_path: Path) -> None:
+    as_files(tmp_path / "my photos")
+    (tmp_path / "my photos" / "p3.jpg").rename(tmp_path / "my photos" / "p%203.jpg")
+    address = (tmp_path / "my photos" / "p2.jpg").as_uri()
+    rows = [r"my photos\p0.jpg,a", "my%20photos/p1.jpg,b", f"{address},c"]
+    rows += ["my photos/p%203.jpg,d", "~nobody/x.jpg,e", "a\0b.jpg,f"]
+    (tmp_path / "c.csv").write_text("path,caption\n" + "\n".join(rows))
+    assert [p.captions for p in read_captions(tmp_path / "c.csv").pictures] == [
+        *(("a",), ("b",), ("c",), ("d",))
+    ]
+    assert [row.where for row in read_captions(tmp_path / "c.csv").skipped] == [
+        "c.csv:6",
+        "c.csv:7",
+    ]
+
+
+def test_a_caption_that_is_the_files_name_is_none(tmp_path: Path) -> None:
+    file = table(tmp_path, "path,caption\np0.jpg,P0.JPG\np1.jpg,one\np2.jpg,p2\n")
+    found = read_captions(file)
+    assert [p.captions for p in found.pictures] == [("one",), ("p2",)]
+    assert [(row.where, "only the name" in row.reason) for row in found.skipped] == [
+        ("c.csv:2", True)
+    ]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_members_of_a_tar_with_dots_in_their_names_find_each_other(
+    tmp_path: Path, mode: str
+) -> None:
+    path = tmp_path / "c.tar"
+    members: list[tuple[str, bytes]] = []
+    for number, stem in enumerate(["v1.0", "v1.1", "img.0001.front", "a.b/c.d"]):
+        members += [(f"{stem}.jpg", jpeg(number)), (f"{stem}.txt", f"about {stem}".encode())]
+    members += [("7.left.jpg", jpeg(10)), ("7.right.jpg", jpeg(11)), ("7.txt", b"seven")]
+    members += [("8.caption.txt", b"eight"), ("8.jpg", jpeg(12))]
+    members += [("9.jpg.txt", b"nine"), ("9.jpg", jpeg(13)), ("9.png", jpeg(14))]
+    members += [("far.1.jpg", jpeg(15)), ("x.txt", b"alone"), ("far.1.txt", b"far")]
+    members += [("none.1.jpg", jpeg(16)), ("._none.1.jpg", b"Mac OS X")]
+    with tarfile.open(path, mode) as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    found = read_captions(path)
+    captions = {p.image.name.partition(": ")[2]: p.captions[0] for p in found.pictures}
+    assert captions == {
+        "v1.0.jpg": "about v1.0",
+        "v1.1.jpg": "about v1.1",
+        "img.0001.front.jpg": "about img.0001.front",
+        "a.b/c.d.jpg": "about a.b/c.d",
+        "7.left.jpg": "seven",
+        "7.right.jpg": "seven",
+        "8.jpg": "eight",
+        "9.jpg": "nine",
+        "9.png": "nine",
+        "far.1.jpg": "far",
+    }
+    assert sorted((row.where, row.reason) for row in found.skipped) == [
+        ("c.tar: none.1", "it has no caption"),
+        ("c.tar: x", "it has no picture"),
+    ]
+
+
+def test_parquet_rows_without_words_or_picture_are_listed(tmp_path: Path) -> None:
+    cells = [{"bytes": data, "path": None} for _, data, _ in PICTURES]
+    captions = ["['a dog', 'a pet']", None, "three", ""]
+    pq.write_table(pa.table({"image": cells, "caption": captions}), tmp_path / "c.parquet")
+    found = read_captions(tmp_path / "c.parquet")
+    assert [p.captions for p in found.pictures] == [("a dog", "a pet"), ("three",)]
+    assert [row.where for row in found.skipped] == ["c.parquet: row 2", "c.parquet: row 4"]
+
+
+@pytest.mark.parametrize(
+    ("captions", "is_refused"),
+    [
+        (["my holiday"] * 8, True),
+        (["my holiday", "My holiday.", "MY  HOLIDAY!"] * 3, True),
+        (["my holiday"] * 19 + ["a rose"], True),
+        (["my holiday"] * 6 + ["a rose", "Rex"], False),
+        (["a photo of Rex", "a photo of a cat"] * 4, False),
+    ],
+)
+def test_captions_that_tell_no_picture_from_another_are_refused(
+    captions: list[str], is_refused: bool
+) -> None:
+    pictures = [
+        CaptionedPicture(LooseImage(str(n), b""), str(n), (text,))
+        for n, text in enumerate(captions)
+    ]
+    if not is_refused:
+        require_distinct(pictures, "c.csv")
+        return
+    with pytest.raises(CaptionFileError, match=r"share one caption, 'my holiday'"):
+        require_distinct(pictures, "c.csv")
+
+
+def test_training_on_one_caption_ends_before_a_model_is_loaded(tmp_path: Path) -> None:
+    from training.run import Options, gather
+
+    file = table(tmp_path, "path,caption\n" + "".join(f"p{n}.jpg,my holiday\n" for n in range(4)))
+    with pytest.raises(CaptionFileError, match="all 4 pictures share one caption"):
+        gather(CaptionSource((file,)), Options(), lambda _: None)

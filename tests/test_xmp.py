@@ -126,6 +126,54 @@ def test_marked_faces_are_keywords() -> None:
 
 
 @pytest.mark.parametrize(
+    "address",
+    [
+        "http://ns.microsoft.com/photo/1.0",
+        "http://ns.microsoft.com/photo/1.0/",
+        "https://ns.microsoft.com/photo/1.0/",
+        "http://ns.microsoft.com/photo/1.1",
+    ],
+)
+def test_a_namespace_is_known_in_every_spelling_and_by_any_prefix(address: str) -> None:
+    text = packet('<odd:LastKeywordXMP><rdf:Bag><rdf:li>People/Ada</rdf:li></rdf:Bag>'
+                  "</odd:LastKeywordXMP>", 'odd:Rating="50"').replace(
+        "<rdf:Description", f'<rdf:Description xmlns:odd="{address}"', 1)  # fmt: skip
+    found = merge([read_xmp(text.encode())])
+    assert (found.rating, found.keywords) == (3, ("Ada", "People|Ada"))
+
+
+def test_people_and_keywords_of_other_programs_are_read() -> None:
+    spaces = {
+        "MP": "http://ns.microsoft.com/photo/1.2/",
+        "MPRI": "http://ns.microsoft.com/photo/1.2/t/RegionInfo#",
+        "MPReg": "http://ns.microsoft.com/photo/1.2/t/Region#",
+        "acdsee": "http://ns.acdsee.com/iptc/1.0/",
+        "mediapro": "http://ns.iview-multimedia.com/mediapro/1.0/",
+        "ext": "http://iptc.org/std/Iptc4xmpExt/2008-02-19/",
+    }
+    declared = " ".join(f'xmlns:{prefix}="{address}"' for prefix, address in spaces.items())
+    categories = (
+        "<Categories><Category Assigned=\"0\">Places<Category Assigned=\"1\">Lisbon</Category>"
+        "</Category><Category Assigned=\"1\">Boats</Category></Categories>"
+    ).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")  # fmt: skip
+    region = "<rdf:li><rdf:Description MPReg:PersonDisplayName='Ada'/></rdf:li>"
+    text = packet(
+        f"<MP:RegionInfo><rdf:Description><MPRI:Regions><rdf:Bag>{region}</rdf:Bag></MPRI:Regions>"
+        "</rdf:Description></MP:RegionInfo>"
+        + bag("acdsee:keywords", "sea")
+        + bag("mediapro:CatalogSets", "Trips|2019")
+        + bag("mediapro:People", "Bob")
+        + bag("ext:PersonInImage", "Eve"),
+        f'{declared} acdsee:rating="4" acdsee:notes="At the sea" acdsee:categories="{categories}"',
+    )
+    found = merge([read_xmp(text.encode())])
+    assert (found.rating, found.description) == (4, "At the sea")
+    assert found.keywords == (
+        *("sea", "2019", "Trips|2019", "Lisbon", "Places|Lisbon", "Boats", "Eve", "Bob", "Ada"),
+    )
+
+
+@pytest.mark.parametrize(
     ("written", "stars"),
     [("3", 3), ("4.0", 4), ("-1", -1), ("0", 0), ("6", None), ("many", None), ("", None)],
 )
@@ -159,6 +207,62 @@ def test_the_date_taken_goes_before_the_date_made() -> None:
     assert read(attributes=made).taken_at == "2022-01-02T03:04:05"
     both = made + ' photoshop:DateCreated="1985-06-07"'
     assert read(attributes=both).taken_at == "1985-06-07T00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("north", "east"),
+    [
+        ("60,30.0N", "68,30.0W"),
+        ("60,30,0N", "68,30,0W"),
+        ("60.5", "-68.5"),
+        ("+60.5", "\u221268.5"),
+        ("60.5N", "68.5W"),
+        ("60.5 N", "W 68.5"),
+        ("60 deg 30' 0.00&quot; N", "68 deg 30' 0.00&quot; W"),
+        ("60\u00b030\u20320\u2033N", "68\u00b0 30,0\u2032 W"),
+        ("60 30 0 N", "68:30:00 W"),
+        ("60/1,30/1,0/1N", "68/1,3000/100,0/0W"),
+        ("60, 30, 0 North", "68, 30, 0 West"),
+        ("60,500N", "-68,500"),
+    ],
+)
+def test_degrees_are_read_in_every_form(north: str, east: str) -> None:
+    found = read(attributes=f'exif:GPSLatitude="{north}" exif:GPSLongitude="{east}"')
+    assert (found.latitude, found.longitude) == (60.5, -68.5)
+
+
+@pytest.mark.parametrize(
+    ("latitude", "side", "degrees"),
+    [
+        ("33.45", "S", -33.45),
+        ("-33.45", "S", -33.45),
+        ("33.45", "North", 33.45),
+        ("33,27.0S", "S", -33.45),
+        ("-33.45", "N", None),  # which?
+        ("33,27.0S", "N", None),
+        ("33.45", "?", None),
+        ("33.45", " ", None),
+        ("33,45", None, None),  # minutes or decimals?
+        ("33,45", "S", None),
+        ("33,27.0", None, None),
+        ("33 27 0", None, None),
+        ("33/0,27/1,0/1S", None, None),
+        ("33/1,27/0,0/1S", None, None),
+        ("33/1,75/1,0/1S", None, None),
+        ("33.5,27.0S", None, None),
+        ("nan", None, None),
+        ("1e1", None, None),
+        ("33,27,0,0S", None, None),
+        ("S", None, None),
+    ],
+)
+def test_a_side_may_stand_beside_the_degrees(
+    latitude: str, side: str | None, degrees: float | None
+) -> None:
+    beside = "" if side is None else f'exif:GPSLatitudeRef="{side}"'
+    found = read(attributes=f'exif:GPSLatitude="{latitude}" {beside} exif:GPSLongitude="9,8.4W"')
+    assert found.latitude == (None if degrees is None else pytest.approx(degrees))
+    assert (found.longitude is None) == (degrees is None)
 
 
 @pytest.mark.parametrize(

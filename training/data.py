@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ _AT_ONCE = 32  # rows
 MOST_COMPARED = 50_000
 _COARSE = 8  # side of the picture that near copies are looked for with
 _COARSELY_ALIKE = 0.9  # cosine; closeup decides
+_ALIKE_SHARE = 0.9  # of the pictures that have the same captions
 _READERS: dict[str, Callable[[Path, Columns], Rows]] = {
     ".csv": read_delimited,
     ".tsv": read_delimited,
@@ -177,6 +179,12 @@ class _Found:
             if isinstance(row, SkippedRow):
                 self.skipped.append(row)
                 continue
+            own_name = Path(row.image.name).name.casefold()
+            captions = [text for text in row.captions if text.casefold() != own_name]
+            if row.captions and not captions:
+                reason = "its caption is only the name of its file"
+                self.skipped.append(SkippedRow(row.where, row.image.name, reason))
+                continue
             if not row.captions:
                 self.skipped.append(SkippedRow(row.where, row.image.name, "it has no caption"))
                 continue
@@ -191,7 +199,7 @@ class _Found:
                 self._images[content] = self._kept(row.image)
                 self._contents[content] = look
             said = self.captions.setdefault(content, [])
-            said.extend(caption for caption in row.captions if caption not in said)
+            said.extend(caption for caption in captions if caption not in said)
 
     def _kept(self, image: ImageSource) -> ImageSource:
         if not isinstance(image, LooseImage):
@@ -258,6 +266,38 @@ def _groups(contents: dict[str, _Look]) -> dict[str, str]:
         one, other = sorted((of(names[first]), of(names[second])))
         leader[other] = one
     return {name: of(name) for name in names}
+
+
+def require_distinct(pictures: Sequence[CaptionedPicture], source: str) -> None:
+    """CaptionFileError where captions tell (nearly) no picture from another.
+
+    That is where nine of ten pictures or more have the same captions, whatever their case and
+    punctuation: training on them would end without having learnt anything, and at 100 %.
+    """
+    alike = Counter(frozenset(map(_folded, picture.captions)) for picture in pictures)
+    if not alike:
+        return
+    said, count = alike.most_common(1)[0]
+    if count < _ALIKE_SHARE * len(pictures):
+        return
+    example = next(
+        picture.captions[0]
+        for picture in pictures
+        if frozenset(map(_folded, picture.captions)) == said
+    )
+    share = "all" if count == len(pictures) else f"{count:,} of the"
+    raise CaptionFileError(
+        path=source,
+        reason=f"{share} {len(pictures):,} pictures share one caption, '{example[:100]}', "
+        "so there is nothing to tell them apart by",
+        advice="Say of each picture what is in it and not in the others, or add pictures of "
+        "other things with captions of their own.",
+    )
+
+
+def _folded(caption: str) -> str:
+    """A caption less its case, punctuation and blanks."""
+    return "".join(letter for letter in caption.casefold() if letter.isalnum()) or caption
 
 
 def checked_hash(picture: Path) -> str:

@@ -19,6 +19,7 @@ from training.data import (
     CaptionSet,
     CaptionSource,
     read_captions,
+    require_distinct,
     split_by_content,
 )
 from training.evaluation import Retrieval
@@ -226,6 +227,7 @@ def gather(
             reason=f"--val-fraction must lie between 0 and 1, not {options.val_fraction}"
         )
     found = read_captions(source, spill_in)
+    require_distinct(found.pictures, source.name)
     learning, held_out = split_by_content(found.pictures, options.val_fraction, options.seed)
     if not held_out:
         raise TrainingError(

@@ -256,7 +256,8 @@ def _facts(shown: Picture, score: float | None) -> list[tuple[str, str]]:
     if score is not None:
         facts.append(("Score", f"{score:.3f}"))
     if shown.taken_at:
-        facts.append(("Taken", escape(_date(shown.taken_at))))
+        by_name = shown.is_dated_by_name
+        facts.append(("Taken", escape(_date(shown.taken_at, by_name=by_name))))
     if shown.time_s is not None:
         facts.append(("At", clock(shown.time_s)))
     if shown.captions:
@@ -281,13 +282,20 @@ def _path(path: Path) -> str:
     return f"<span class='cs-path'>{escape(str(path))}</span>"
 
 
-def _date(taken_at: str) -> str:
-    """``7 May 2024, 18:03`` from ISO 8601; the text itself where it is not."""
+def _date(taken_at: str, *, by_name: bool) -> str:
+    """``7 May 2024, 18:03`` from ISO 8601; the text itself where it is not.
+
+    Midnight in a day that a file's name told is no time of day.
+    """
     try:
         moment = datetime.fromisoformat(taken_at)
     except ValueError:
         return taken_at
-    return f"{moment.day} {moment:%B %Y, %H:%M}"
+    day = f"{moment.day} {moment:%B %Y}"
+    if not by_name:
+        return f"{day}, {moment:%H:%M}"
+    has_time = (moment.hour, moment.minute, moment.second) != (0, 0, 0)
+    return f"{day}, {moment:%H:%M} (by its file name)" if has_time else f"{day} (by its file name)"
 
 
 def _pictures(count: int) -> str:

@@ -117,6 +117,7 @@ class Picture:
     captions: tuple[str, ...] = ()
     model_tags: tuple[str, ...] = ()  # given by a model, not by a person
     version: str = ""  # stands for its bytes in addresses
+    is_dated_by_name: bool = False  # nothing but a file's name told the day
 
 
 @dataclass(frozen=True)
@@ -296,6 +297,7 @@ class Service:
             format=record.format,
             size_bytes=record.bytes,
             taken_at=record.taken_at,
+            is_dated_by_name=record.is_dated_by_name,
             camera=details.camera(facts),
             time_s=record.time_s,
             exposure=details.exposure(facts),

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from clipsearch.clocks import camera_clock, split
+from clipsearch.library.name_dating import NAME, TAKEN_FROM, is_from_name
 from clipsearch.library.paths import from_column, to_column
 from clipsearch.library.records import Description, FileState
 from clipsearch.library.schema import item_checksum
@@ -128,14 +130,22 @@ def unite_words(connection: Connection, items: Iterable[int]) -> None:
                 beside.append((newest_first, said))
         beside.sort(key=lambda one: one[0])
         united = unite(json.loads(own), [said for _, said in beside])
-        _describe(connection, item, described(content_hash, united))
+        names = sorted(from_column(relpath).rpartition("/")[2] for _, _, relpath in files)
+        _describe(connection, item, described(content_hash, united, names))
 
 
-def described(content_hash: str, united: United) -> Description:
-    """What is said of a content, as it is kept: numbers and names apart from its words."""
+def described(content_hash: str, united: United, names: Sequence[str]) -> Description:
+    """What is said of a content, as it is kept: numbers and names apart from its words.
+
+    A date in UTC becomes that of the camera's clock, by the place or by the ``names`` of its files.
+    """
+    taken_at, is_in_utc = split(united.saying.get("taken_at"))
+    if taken_at is not None and is_in_utc:
+        place = (united.saying.get("latitude"), united.saying.get("longitude"))
+        taken_at = camera_clock(taken_at, names, *place)
     return Description(
         content_hash=content_hash,
-        taken_at=united.saying.get("taken_at"),
+        taken_at=taken_at,
         metadata={
             name: value
             for name, value in united.saying.items()
@@ -147,25 +157,31 @@ def described(content_hash: str, united: United) -> Description:
 
 
 def _describe(connection: Connection, item: int, description: Description) -> None:
-    content_hash, width, height, format_name, size, *of_video = connection.exec_driver_sql(
-        """SELECT hash, width, height, format, bytes, kind, parent_id, time_s
-        FROM item WHERE id = ?""",
-        (item,),
-    ).one()
-    metadata = json.dumps(description.metadata, sort_keys=True)
+    told_at, told, content_hash, width, height, format_name, size, *of_video = (
+        connection.exec_driver_sql(
+            """SELECT taken_at, metadata, hash, width, height, format, bytes, kind, parent_id,
+                time_s
+            FROM item WHERE id = ?""",
+            (item,),
+        ).one()
+    )
+    taken_at, facts = description.taken_at, description.metadata
+    if taken_at is None and is_from_name(told):
+        taken_at, facts = told_at, {**facts, TAKEN_FROM: NAME}  # the name still tells it
+    metadata = json.dumps(facts, sort_keys=True)
     checksum = item_checksum(
         content_hash,
         width,
         height,
         format_name,
         size,
-        description.taken_at,
+        taken_at,
         metadata,
         *of_video,
     )
     connection.exec_driver_sql(
         "UPDATE item SET taken_at = ?, metadata = ?, checksum = ? WHERE id = ?",
-        (description.taken_at, metadata, checksum, item),
+        (taken_at, metadata, checksum, item),
     )
     _replace_tags(connection, item, description)
     connection.exec_driver_sql(

@@ -64,6 +64,11 @@ class ItemRecord:
     parent_id: int | None = None  # of a moment: its video
     time_s: float | None = None  # of a moment: where in the video
 
+    @property
+    def is_dated_by_name(self) -> bool:
+        """True if nothing but the name of a file told the day."""
+        return bool(self.metadata.get("taken_from") == "name")
+
 
 @dataclass(frozen=True)
 class SpaceRecord:

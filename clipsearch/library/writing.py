@@ -18,6 +18,7 @@ from clipsearch.library.descriptions import (
     unite_words,
 )
 from clipsearch.library.failpoints import failpoint
+from clipsearch.library.name_dating import date_all_by_names, date_by_names
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import (
     Batch,
@@ -163,12 +164,19 @@ class LibraryWriter:
                 (_now(), json.dumps(batch.missing)),
             )
             unite_words(connection, touched)
+            date_by_names(connection, _items_of(connection, batch))
             beside = _only_beside(connection, batch)
             if beside is None:
                 _next_revision(connection)
         failpoint("after-commit")
         if beside is not None:  # its index, if anyone asked for it, would pass for current
             shutil.rmtree(self._path / "index" / beside, ignore_errors=True)
+
+    def date_all_by_names(self) -> None:
+        """Gives items of before names were read the day that their files' names tell, once."""
+        with self._database.writing() as connection:
+            if date_all_by_names(connection):
+                _next_revision(connection)
 
     def forget(self, path: Path) -> ForgetReport:
         """Removes a file, a folder, or whole roots from the library, and their thumbnails.
@@ -213,6 +221,21 @@ class LibraryWriter:
                 advice="check the folder's permissions",
             ) from error
         shutil.rmtree(self._path / "index", ignore_errors=True)
+
+
+def _items_of(connection: Connection, batch: Batch) -> list[int]:
+    """The items whose names or words a batch changes."""
+    hashes = [file.content_hash for file in batch.files if file.content_hash is not None]
+    hashes += [description.content_hash for description in batch.descriptions]
+    rows = _all(
+        connection,
+        """SELECT id FROM item WHERE hash IN (SELECT value FROM json_each(?)) UNION
+        SELECT item_id FROM file WHERE item_id IS NOT NULL
+        AND id IN (SELECT value FROM json_each(?))""",
+        json.dumps(hashes),
+        json.dumps(batch.missing),
+    )
+    return [row[0] for row in rows]
 
 
 def _only_beside(connection: Connection, batch: Batch) -> str | None:

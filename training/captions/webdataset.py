@@ -27,6 +27,7 @@ from training.captions.rows import (
 _IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic"})
 _TEXTS = frozenset({"txt", "caption", "json", "cls"})
 _MOST_TEXT = 1_000_000  # bytes
+_MOST_HELD_BYTES = 256 * 2**20  # of pictures in a compressed tar whose texts are not met yet
 _CLASS_NAMES = ("classnames.txt", "classes.txt")
 
 
@@ -36,12 +37,20 @@ def is_tar(path: Path) -> bool:
 
 @dataclass
 class _Sample:
-    """The members of a tar that have a name up to its first dot in common, one after another."""
+    """The members of a tar that have a name up to its last dot in common."""
 
     key: str
-    image: ImageSource | None = None
+    images: list[ImageSource] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
     problem: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        return bool(self.images and self.texts)
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(len(image.data) for image in self.images if isinstance(image, LooseImage))
 
 
 def read_webdataset(path: Path, columns: Columns) -> Rows:
@@ -67,30 +76,81 @@ def read_webdataset(path: Path, columns: Columns) -> Rows:
 def _samples(
     tar: tarfile.TarFile, path: Path, columns: Columns, names: list[str], *, plain: bool
 ) -> Rows:
-    sample = _Sample("")
+    """Whole samples as they are met; at the end those whose members were named or lay apart."""
+    waiting: dict[str, _Sample] = {}
+    last: _Sample | None = None
+    held_bytes = 0
     for member in _members(tar):
         folder, _, base = member.name.rpartition("/")
-        stem, _, kind = base.partition(".")
-        key, kind = f"{folder}/{stem}".lstrip("/"), kind.lower()
-        if not member.isfile() or member.issparse() or kind not in _IMAGES | _TEXTS:
+        stem, _, kind = base.rpartition(".")
+        kind = kind.lower()
+        is_read = member.isfile() and not member.issparse() and kind in _IMAGES | _TEXTS
+        if not is_read or not stem or base.startswith("."):
             continue
-        if key != sample.key:
-            yield from _row(sample, path, columns, names)
-            sample = _Sample(key)
-        limit = MAX_FILE_BYTES if kind in _IMAGES else _MOST_TEXT
-        if member.size > limit:
-            sample.problem = f"{base} has {member.size:,} bytes, over the limit of {limit:,}"
-        elif kind in _IMAGES and plain:
-            name = f"{path.name}: {member.name}"
-            sample.image = ImageSlice(path, member.offset_data, member.size, name)
+        key = f"{folder}/{stem}".lstrip("/")
+        if last is not None and last.key != key and (last.is_whole or last.problem):
+            yield from _rows(waiting.pop(last.key), path, columns, names)
+        last = waiting.setdefault(key, _Sample(key))
+        before = last.held_bytes
+        _add(last, tar, member, kind, path, plain=plain)
+        held_bytes += last.held_bytes - before
+        if held_bytes > _MOST_HELD_BYTES:  # of pictures that no text has been met for
+            yield from _joined(list(waiting.values()), path, columns, names)
+            waiting, last, held_bytes = {}, None, 0
+    yield from _joined(list(waiting.values()), path, columns, names)
+
+
+def _add(
+    sample: _Sample,
+    tar: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    kind: str,
+    path: Path,
+    *,
+    plain: bool,
+) -> None:
+    limit = MAX_FILE_BYTES if kind in _IMAGES else _MOST_TEXT
+    name = f"{path.name}: {member.name}"
+    if member.size > limit:
+        base = member.name.rpartition("/")[2]
+        sample.problem = f"{base} has {member.size:,} bytes, over the limit of {limit:,}"
+    elif kind in _IMAGES and plain:
+        sample.images.append(ImageSlice(path, member.offset_data, member.size, name))
+    else:
+        content = tar.extractfile(member)
+        data = content.read() if content is not None else b""
+        if kind in _IMAGES:
+            sample.images.append(LooseImage(name, data))
         else:
-            content = tar.extractfile(member)
-            data = content.read() if content is not None else b""
-            if kind in _IMAGES:
-                sample.image = LooseImage(f"{path.name}: {member.name}", data)
-            else:
-                sample.texts[kind] = data.decode("utf-8-sig", "replace")
-    yield from _row(sample, path, columns, names)
+            sample.texts[kind] = data.decode("utf-8-sig", "replace")
+
+
+def _joined(samples: list[_Sample], path: Path, columns: Columns, names: list[str]) -> Rows:
+    """The rows of samples, of which those without a text take one by the name up to a dot.
+
+    The format's own rule is that a sample has a name up to its first dot: ``0001.left.jpg`` and
+    ``0001.caption.txt`` belong together. Names of which only the ends differ are told apart first.
+    """
+    groups: dict[str, list[_Sample]] = {}
+    for sample in samples:
+        folder, slash, base = sample.key.rpartition("/")
+        groups.setdefault(folder + slash + base.partition(".")[0], []).append(sample)
+    for key, group in groups.items():
+        pictures = [sample for sample in group if sample.images]
+        used: set[str] = set()
+        for picture in pictures:
+            if picture.texts:
+                continue
+            for other in group:
+                is_its_own = other.key.startswith(f"{picture.key}.")
+                if not other.images and (is_its_own or other.key == key or len(pictures) == 1):
+                    used.add(other.key)
+                    for kind, text in other.texts.items():
+                        known = picture.texts.get(kind)
+                        picture.texts[kind] = text if known is None else f"{known}\n{text}"
+        for sample in group:
+            if sample.key not in used:
+                yield from _rows(sample, path, columns, names)
 
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -101,11 +161,10 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         remembered.clear()
 
 
-def _row(sample: _Sample, path: Path, columns: Columns, names: list[str]) -> Rows:
+def _rows(sample: _Sample, path: Path, columns: Columns, names: list[str]) -> Rows:
+    """A row for each picture of a sample."""
     where = f"{path.name}: {sample.key}"
-    if not sample.key:
-        return
-    if sample.problem or sample.image is None:
+    if sample.problem or not sample.images:
         yield SkippedRow(where, sample.key, sample.problem or "it has no picture")
         return
     said = [*lines_of(sample.texts.get("txt", "")), *lines_of(sample.texts.get("caption", ""))]
@@ -118,7 +177,8 @@ def _row(sample: _Sample, path: Path, columns: Columns, names: list[str]) -> Row
             yield SkippedRow(where, sample.key, reason)
             return
         said = [photo_of(names[int(name)] if name.isdigit() else name)] if name else []
-    yield Row(where, sample.image, tuple(dict.fromkeys(said)))
+    for image in sample.images:
+        yield Row(where, image, tuple(dict.fromkeys(said)))
 
 
 def _of_json(text: str, columns: Columns) -> tuple[str, ...]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from clipsearch.errors import DatasetError, DependencyError, ImageUnreadableErro
 from clipsearch.images import EXTENSIONS, decode_image, read_file
 from clipsearch.library import Library
 from clipsearch.library.records import PICTURE
+from training.captions.delimited import DelimitedLines
 from training.captions.images import ImageSource
 from training.data import read_captions
 from training.evaluating.dataset import Dataset, Picture
@@ -106,7 +107,8 @@ def read_table(path: Path, only: tuple[str, str] | None = None) -> Dataset:
         )
     _require_column(path, names, only)
     said: dict[Path, tuple[dict[str, None], dict[str, None]]] = {}
-    for row in _rows(path):
+    left_out: list[str] = []
+    for row in _rows(path, names, left_out):
         if only is not None and row.get(only[0], "") != only[1]:
             continue
         if row["path"]:
@@ -121,25 +123,36 @@ def read_table(path: Path, only: tuple[str, str] | None = None) -> Dataset:
             Picture(str(file), partial(open_file, file), tuple(captions), tuple(labels))
             for file, (captions, labels) in said.items()
         ),
+        (f"{len(left_out)} rows left out, as: {left_out[0]}",) if left_out else (),
     )
 
 
 def _header(path: Path) -> list[str]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return [name.strip().lower() for name in next(csv.reader(file), [])]
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        with closing(DelimitedLines(path)) as lines:
+            return [name.strip().lower() for name in lines.first.cells]
+    except (UnicodeError, OSError) as error:
         raise DatasetError(name=path, reason=error, advice="Save it as CSV in UTF-8.") from error
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def _rows(path: Path, names: list[str], left_out: list[str]) -> Iterator[dict[str, str]]:
+    """The rows by column; those that cannot be read are told in ``left_out``."""
+    place = names.index("path")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
-            for row in reader:
-                yield {name: (row[name] or "").strip() for name in reader.fieldnames}
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        with closing(DelimitedLines(path)) as lines:
+            lines.is_row = lambda cells: (
+                len(cells) == len(names) and Path(cells[place]).suffix.lower() in EXTENSIONS
+            )
+            for line in lines:
+                problem = line.problem
+                if problem is None and len(line.cells) > len(names):
+                    problem = "it has more cells than the first line"
+                if problem is not None:
+                    left_out.append(f"{path.name}:{line.number}: {problem}")
+                    continue
+                cells = dict.fromkeys(names, "") | dict(zip(names, line.cells, strict=False))
+                yield {name: cell.strip() for name, cell in cells.items()}
+    except (UnicodeError, OSError) as error:
         raise DatasetError(name=path, reason=error, advice="Save it as CSV in UTF-8.") from error
 
 
