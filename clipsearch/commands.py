@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -182,16 +183,20 @@ def _space_to_search(library: Library, arguments: Namespace) -> str | None:
     if arguments.model is None:
         return None
     from clipsearch.encoders import resolve_address
+    from clipsearch.own_models import find_space
 
-    address = resolve_address(arguments.model, settings=resolve(vars(arguments)), notify=say)
-    held = {space.address: space.id for space in library.spaces()}
-    if address not in held:
-        raise UsageError(
-            reason=f"This library has no vectors of {address}, only of: "
-            f"{', '.join(held) or 'no model yet'}. "
-            f"Make them with: clipsearch index --model {arguments.model}"
-        )
-    return held[address]
+    with suppress(NotInLibraryError):
+        return find_space(library, arguments.model).id
+    settings = resolve(vars(arguments), library.settings())
+    address = resolve_address(arguments.model, settings=settings, notify=say)
+    with suppress(NotInLibraryError):
+        return find_space(library, address).id
+    held = [space.address for space in library.spaces()]
+    raise UsageError(
+        reason=f"This library has no vectors of {address}, only of: "
+        f"{', '.join(held) or 'no model yet'}. "
+        f"Make them with: clipsearch index --model {arguments.model}"
+    )
 
 
 def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: str) -> int:

@@ -34,6 +34,10 @@ class Settings:
     port: int = 7860
     token: str = ""
 
+    def of(self, library: Path) -> Settings:
+        """The same for a library that was opened by its path, whose own models are then used."""
+        return replace(self, library=library)
+
     @property
     def compiled_dir(self) -> Path:
         """Where the compiled models lie, each in a folder named by its space."""

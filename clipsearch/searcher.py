@@ -82,7 +82,8 @@ class Searcher:
     ) -> None:
         self._library = library
         self._space_id = space_id
-        self._settings = settings or resolve(library_settings=library.settings())
+        chosen = settings or resolve(library_settings=library.settings())
+        self._settings = chosen.of(library.path)
         self._encoder = encoder
         self._given_encoder = encoder is not None
         self._opens_files = opens_files

@@ -161,10 +161,21 @@ def held_line(model: HeldModel, fill: FillState | None) -> str:
 def _use(arguments: Namespace) -> int:
     from clipsearch.encoders import resolve_address
     from clipsearch.library import Library
+    from clipsearch.own_models import known_model
 
-    settings = resolve(vars(arguments))
-    address = resolve_address(arguments.address, settings=settings, notify=say)
-    with Library.open(settings.library, create=True) as library:
+    base = resolve(vars(arguments))
+    if (base.library / "library.db").exists():
+        with Library.open(base.library) as library:
+            known = known_model(library, arguments.address, say)
+            base = resolve(vars(arguments), library.settings())
+    else:
+        known = None
+    address = (
+        known.address
+        if known is not None
+        else resolve_address(arguments.address, settings=base, notify=say)
+    )
+    with Library.open(base.library, create=True) as library:
         if arguments.background:
             return _begin(library, address, arguments)
         return _change(library, address, None, arguments)
@@ -311,7 +322,8 @@ def _tell_change(report: ChangeReport, library: Library, arguments: Namespace) -
 def _drop(arguments: Namespace) -> int:
     from clipsearch.library import Library
     from clipsearch.library.lock import fill_holder
-    from indexer.change_checks import find_space, size_on_disk
+    from clipsearch.own_models import find_space
+    from indexer.change_checks import size_on_disk
 
     with Library.open(resolve(vars(arguments)).library) as library:
         space = find_space(library, arguments.address)

@@ -13,12 +13,12 @@ from clipsearch.encoders.registry import (
     DEFAULT,
     EMBEDDED,
     HF_HUB,
-    LOCAL_DIR,
     OPENAI_MODELS,
     RECOMMENDED,
     is_cached,
 )
 from clipsearch.errors import UnknownModelError
+from clipsearch.model_names import LOCAL_DIR
 
 PROBE_TIMEOUT_S = 2.0
 Notify = Callable[[str], None]

@@ -33,8 +33,9 @@ from clipsearch.encoders.local_model import (
     read_safetensors_header,
     space_of,
 )
+from clipsearch.encoders.model_store import read_model
 from clipsearch.encoders.preprocessing import Preprocessing
-from clipsearch.encoders.registry import EMBEDDED, EMBEDDED_FOLDER, HF_HUB, LOCAL_DIR
+from clipsearch.encoders.registry import EMBEDDED, EMBEDDED_FOLDER, HF_HUB
 from clipsearch.errors import (
     DeviceError,
     ModelConfigError,
@@ -42,6 +43,7 @@ from clipsearch.errors import (
     WeightsCorruptError,
     WeightsFormatError,
 )
+from clipsearch.model_names import LOCAL_DIR
 from clipsearch.vectors import EmbeddingSpace, Matrix, Pixels, unit_rows
 
 _SUB_BATCH = 64  # pictures in one forward pass
@@ -74,19 +76,22 @@ class OpenClipModel:
         )
 
 
-def load_openclip(address: str, *, settings: Settings | None = None) -> OpenClipModel:
+def load_openclip(
+    address: str, *, settings: Settings | None = None, space: EmbeddingSpace | None = None
+) -> OpenClipModel:
     """Loads a model by any address but ``auto``; never with random weights.
 
-    Raises a ModelError of the kind of trouble: unknown name, no or broken weights, pickled
-    weights, configuration and weights that do not fit, or no network for a download.
+    ``space`` is that of a model that the library of ``settings`` knows. Raises a ModelError of the
+    kind of trouble: unknown name, no or broken weights, pickled weights, configuration and weights
+    that do not fit, or no network for a download.
     """
+    settings = settings or resolve()
     address = resolve_address(address, settings=settings)
     with _quiet():
         if address == EMBEDDED:
             return _from_folder(read_local_model(EMBEDDED_FOLDER, address))
         if address.startswith(LOCAL_DIR):
-            folder = Path(address.removeprefix(LOCAL_DIR))
-            return _from_folder(read_local_model(folder, address))
+            return _from_folder(read_model(address, settings, space))
         if address.startswith(HF_HUB):
             return _from_hub(address)
         return _from_registry(address)

@@ -9,7 +9,6 @@ from pathlib import Path
 EMBEDDED = "embedded"
 AUTO = "auto"
 DEFAULT = "ViT-B-32-256/datacomp_s34b_b86k"
-LOCAL_DIR = "local-dir:"
 HF_HUB = "hf-hub:"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 

@@ -215,7 +215,7 @@ class _Run:
         self._library = library
         self._vocabulary = vocabulary
         self._space = space
-        self._settings = settings
+        self._settings = settings.of(library.path)
         self._encoder = encoder
         self._progress = progress
         self._notify = notify
