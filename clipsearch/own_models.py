@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from clipsearch.config import Settings
@@ -10,8 +11,8 @@ from clipsearch.encoders import differences, model_parts
 from clipsearch.encoders.local_model import CONFIG, read_local_model
 from clipsearch.encoders.model_store import ModelStore, folder_of
 from clipsearch.errors import ModelChangeError, ModelError, NotInLibraryError, StorageError
-from clipsearch.library import Library, SpaceRecord
-from clipsearch.model_names import LOCAL_DIR, unmarked
+from clipsearch.library import Library, Problem, SpaceRecord
+from clipsearch.model_names import LOCAL_DIR, MODELS, unmarked
 from clipsearch.vectors import EmbeddingSpace
 
 Notify = Callable[[str], None]
@@ -95,6 +96,42 @@ def keep_models(library: Library, notify: Notify | None = None) -> None:
                 notify(f"The library could not keep a copy of its model: {error}")
         except (ModelError, OSError):  # gone, or written anew: told of when it is needed
             continue
+
+
+def check_models(library: Library, *, repair: bool = False) -> list[Problem]:
+    """The library's copies of models whose bytes are not as they were taken.
+
+    ``repair`` takes such a model again from its folder, where that still holds it.
+    """
+    store, found = ModelStore(library.path), []
+    for one in library.spaces():
+        folder = store.find(one.space)
+        if folder is None:
+            continue
+        with suppress(ModelError, OSError):
+            if read_local_model(folder, one.address).space() == one.space:
+                continue
+        what = f"the library's copy of {one.address} is damaged"
+        if repair:
+            with library.writer():
+                repaired = _taken_again(store, one)
+        else:
+            repaired = False
+        if not repaired:
+            what += (
+                ". Where there is another: delete this one, and clipsearch models use "
+                "local-dir:ITS_FOLDER"
+            )
+        found.append(Problem(what=what, where=f"{MODELS}/{folder.name}", repaired=repaired))
+    return found
+
+
+def _taken_again(store: ModelStore, one: SpaceRecord) -> bool:
+    try:
+        model = read_local_model(folder_of(one.origin), one.address)
+        return model.space() == one.space and store.take(model, one.space, anew=True)
+    except ModelError:
+        return False
 
 
 def told_change(

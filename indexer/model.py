@@ -16,7 +16,9 @@ from clipsearch.encoders import (
     may_use_compiled,
     resolve_address,
 )
+from clipsearch.encoders.model_store import read_model
 from clipsearch.library import Library, SpaceRecord
+from clipsearch.model_names import LOCAL_DIR
 from clipsearch.own_models import known_model
 from clipsearch.vectors import EmbeddingSpace
 
@@ -61,6 +63,8 @@ def choose_target(
     if space is None:
         address = resolve_address(address, settings=settings, notify=notify)
         space = None if verify else _filled_by(library, address)
+        if space is None and address.startswith(LOCAL_DIR):
+            read_model(address, settings)  # before it is remembered
     address = address if space is None else space.address
     if library.settings().get("model") != address:
         library.set_setting("model", address)

@@ -93,13 +93,13 @@ class ModelStore:
         found = sorted(self.path.glob(f"*-{mark}*")) if mark else []
         return next((folder for folder in found if _is_whole(folder)), None)
 
-    def take(self, model: LocalModel, space: EmbeddingSpace) -> bool:
-        """Copies a model, whole or not at all; False if it is held already.
+    def take(self, model: LocalModel, space: EmbeddingSpace, *, anew: bool = False) -> bool:
+        """Copies a model, whole or not at all; False if it is held already, unless ``anew``.
 
         Whoever calls it holds the library's lock. ModelChangeError if the model is not, or while
         it is copied no longer, that of ``space``; StorageError if there is no room for it.
         """
-        if self.find(space) is not None:
+        if self.find(space) is not None and not anew:
             return False
         folder = self._folder(space)
         try:
@@ -109,7 +109,7 @@ class ModelStore:
             half = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.path))
             try:
                 _copy_model(model, space, half)
-                shutil.rmtree(folder, ignore_errors=True)  # a part of it was deleted
+                shutil.rmtree(folder, ignore_errors=True)  # what is left of one that is damaged
                 half.replace(folder)
                 _sync_folder(self.path)
             finally:
