@@ -249,6 +249,7 @@ class _Change:
             )
             self._address = self._report.model = self._space.address
             self._state = replace(self._state, address=self._address)
+            self.tell(RUNNING)
             writer.plan_switch(None if self._space.active else self._space.id)
 
     # --- filling ------------------------------------------------------------------------------
