@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -132,17 +133,17 @@ def _run_search(arguments: Namespace) -> int:
         space = _space_to_search(library, arguments)
         more_like = [named_item(library, given) for given in arguments.more_like]
         less_like = [named_item(library, given) for given in arguments.less_like]
-        hits = searcher.search(
-            library,
+        asked = searcher.Searcher(library, settings=settings, space_id=space, notify=say)
+        answered = asked.answer(
             query,
             image=arguments.image,
             more_like=more_like,
             less_like=less_like,
             top=arguments.top,
-            settings=settings,
-            space_id=space,
-            notify=say,
         )
+        hits = answered.hits
+        for note in answered.notes:
+            say(note)
         if text.strip():
             for items, relevant in ((more_like, True), (less_like, False)):
                 for item in items:
@@ -153,7 +154,8 @@ def _run_search(arguments: Namespace) -> int:
             say(_NOTHING_FOUND if is_judged else _NOTHING_PASSES)
             for name in spelt_otherwise(text, library.concepts.names()):
                 say(f"'{name}' is a learned name, and its capitals count")
-        return _show(library, hits, arguments, text.strip() or str(arguments.image))
+        title = text.strip() or str(arguments.image)
+        return _show(library, hits, arguments, title, answered.notes)
 
 
 def _configure_similar(parser: ArgumentParser) -> None:
@@ -201,11 +203,17 @@ def _space_to_search(library: Library, arguments: Namespace) -> str | None:
     )
 
 
-def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: str) -> int:
+def _show(
+    library: Library,
+    hits: list[SearchHit],
+    arguments: Namespace,
+    title: str,
+    notes: Sequence[str] = (),
+) -> int:
     printed: set[Path] = set()
     for hit in hits:
         if arguments.json:
-            print_json(asdict(hit))
+            print_json({**asdict(hit), "notes": notes})
         elif arguments.paths:
             if hit.path in printed:
                 continue  # another moment of the same video

@@ -31,11 +31,13 @@ class Answered:
     """Hits, best first, and the space whose vectors gave them all.
 
     A change of models may have made another space the active one since. ``space`` is None where
-    the library has none yet.
+    the library has none yet. ``notes`` say in which the question was not taken as it was meant,
+    such as words that the model does not read.
     """
 
     hits: list[SearchHit]
     space: SpaceRecord | None
+    notes: tuple[str, ...] = ()
 
 
 def with_files(

@@ -104,6 +104,7 @@ def answered(answer: Answer, about: str = "") -> str:
     count = _pictures(len(answer.found))
     elapsed = "under 0.01" if answer.elapsed_s < 0.01 else f"{answer.elapsed_s:.2f}"
     line = status(f"{count}{about}, {answer.model or 'no'} model, {elapsed} s")
+    line += "".join(status(note) for note in answer.notes)
     if all(parse(piece) == words(piece) for piece in answer.understood):
         return line
     pieces = "".join(f"<li><code>{escape(piece)}</code></li>" for piece in answer.understood)

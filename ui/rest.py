@@ -126,6 +126,7 @@ def _found(text: str, answer: Answer) -> dict[str, Any]:
     return {
         "query": str(parse(text)),
         "understood": answer.understood,
+        "notes": answer.notes,
         "model": answer.model,
         "elapsed_s": round(answer.elapsed_s, 6),
         "hits": [

@@ -84,6 +84,7 @@ class Answer:
     elapsed_s: float
     understood: tuple[str, ...] = ()  # the query's parts, as clipsearch writes them
     is_cut: bool = False  # what is not relevant was kept back
+    notes: tuple[str, ...] = ()  # those of ``Answered``
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,8 @@ class Service:
         has_meaning = bool(query.terms) or picture is not None or item is not None
         is_cut = has_meaning and query.cutoff == "auto" and not everything
         model = answered.space.address if answered.space is not None else ""
-        return Answer(found, model, elapsed_s, tuple(print_pieces(query)), is_cut)
+        understood = tuple(print_pieces(query))
+        return Answer(found, model, elapsed_s, understood, is_cut, answered.notes)
 
     def judge(self, words: str, item: int, *, relevant: bool) -> None:
         """Keeps a thumb up or down for an answer to these words; the same again takes it back.

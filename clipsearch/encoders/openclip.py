@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from clipsearch.config import Settings, resolve
 from clipsearch.encoders.addresses import hub_is_reachable, resolve_address
+from clipsearch.encoders.checking import checked_pixels, checked_texts
 from clipsearch.encoders.local_model import (
     CONFIG,
     LocalModel,
@@ -34,12 +35,14 @@ from clipsearch.encoders.local_model import (
     space_of,
 )
 from clipsearch.encoders.model_store import read_model
+from clipsearch.encoders.openclip_cutting import context_length_of, unread_by
 from clipsearch.encoders.preprocessing import Preprocessing
 from clipsearch.encoders.registry import EMBEDDED, EMBEDDED_FOLDER, HF_HUB
 from clipsearch.errors import (
     DeviceError,
     ModelConfigError,
     ModelDownloadError,
+    ModelError,
     WeightsCorruptError,
     WeightsFormatError,
 )
@@ -251,25 +254,44 @@ class TorchEncoder:
         return self.preprocessing.apply(image)
 
     def encode_images(self, batch: Pixels) -> Matrix:
+        pixels = checked_pixels(batch, self.preprocessing.height, self.preprocessing.width)
         parts = [
-            self._encode_pixels(batch[start : start + _SUB_BATCH])
-            for start in range(0, len(batch), _SUB_BATCH)
+            self._encode_pixels(pixels[start : start + _SUB_BATCH])
+            for start in range(0, len(pixels), _SUB_BATCH)
         ]
         return np.concatenate(parts) if parts else np.empty((0, self.space.dim), np.float32)
 
     def _encode_pixels(self, batch: Pixels) -> Matrix:
-        with torch.inference_mode():
-            pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device).float() / 255
+        with torch.inference_mode(), self._failing("these pictures"):
+            own = batch if batch.flags.writeable else batch.copy()  # torch warns of others
+            pixels = torch.from_numpy(own).to(self._device).float() / 255
             normal = ((pixels - self._mean) / self._std).to(self._dtype)
             vectors = self._model.encode_image(normal)
             return unit_rows(vectors.float().cpu().numpy())
 
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
-        if not texts:
+        checked = checked_texts(texts)
+        if not checked:
             return np.empty((0, self.space.dim), np.float32)
-        with torch.inference_mode():
-            tokens = self._tokenizer(list(texts)).to(self._device)
+        with torch.inference_mode(), self._failing("these texts"):
+            tokens = self._tokenizer(checked).to(self._device)
             return unit_rows(self._model.encode_text(tokens).float().cpu().numpy())
+
+    @property
+    def context_length(self) -> int:
+        return context_length_of(self._tokenizer)
+
+    def unread(self, texts: Sequence[str]) -> list[str]:
+        return unread_by(self._tokenizer, checked_texts(texts))
+
+    @contextlib.contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        """Turns torch's errors, of too little memory for example, into ours."""
+        try:
+            yield
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise ModelError(reason=f"{self.address} could not encode {what}: {reason}") from error
 
 
 def _device_and_precision(settings: Settings) -> tuple[torch.device, str]:

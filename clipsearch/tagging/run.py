@@ -52,6 +52,7 @@ class TagReport:
     dry_run: bool
     interrupted: bool = False
     most: dict[str, int] = field(default_factory=dict)  # the most frequent tags
+    notes: tuple[str, ...] = ()  # on words that the model does not read to their end
 
     @property
     def tags_per_item(self) -> float:
@@ -252,6 +253,10 @@ class _Run:
     ) -> TagReport:
         started = time.perf_counter()
         prototypes = self._prototypes.of(self._sentences)
+        notes = tuple(dict.fromkeys(self._prototypes.notes))
+        if self._notify is not None:
+            for note in notes:
+                self._notify(note)
         digest = _digest(self._space.id, self._vocabulary.text, self._sentences, top)
         state = self._library.tags.state(self._vocabulary.name)
         count = self._library.tags.embedded_after(self._space.id, 0)
@@ -285,6 +290,7 @@ class _Run:
             dry_run=dry_run,
             interrupted=interrupted,
             most=dict(counted.tags.most_common(20)),
+            notes=notes,
         )
 
     def tagger(self, state: dict[str, Any], prototypes: Matrix | None = None) -> Tagger:
