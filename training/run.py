@@ -137,9 +137,9 @@ def fine_tune(
     tell = tell if team.leads else _silent
     found, learning, held_out = gather(source, options, tell, spill_in=out)
     loaded, teacher = load_models(address, options.teacher, settings, team)
-    _tell_unread(loaded, found.pictures, "the model", tell)
+    tell_unread(loaded, found.pictures, "the model", tell)
     if teacher is not None:
-        _tell_unread(teacher, found.pictures, "the teacher", tell)
+        tell_unread(teacher, found.pictures, "the teacher", tell)
     recipe = choose_recipe(len(found.pictures), options, teacher)
     folder = RunFolder(out)
     phases = Phases(
@@ -222,7 +222,7 @@ def load_models(
     return loaded, load_openclip(teacher, settings=settings) if teacher else None
 
 
-def _tell_unread(
+def tell_unread(
     loaded: OpenClipModel, pictures: Sequence[CaptionedPicture], reader: str, tell: Tell
 ) -> None:
     """Says once how many captions are longer than a model reads."""
