@@ -30,6 +30,7 @@ class Settings:
     precision: str = "auto"  # auto | f32 | bf16
     threads: int = 0  # 0: as many as the machine has cores
     max_pixels: int = DEFAULT_MAX_PIXELS
+    offline: bool = False  # never ask the network, also not for weights
     host: str = "127.0.0.1"
     port: int = 7860
     token: str = ""
@@ -53,6 +54,12 @@ _CHOICES = {
     "runtime": ("auto", "torch", "compiled"),
     "device": ("auto", "cpu", "cuda"),
     "precision": ("auto", "f32", "bf16"),
+}
+
+
+_SWITCHES = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
 }
 
 
@@ -104,6 +111,11 @@ def _converted(name: str, value: Any, source: str) -> Any:
         if number < 0 or (name == "max_pixels" and number == 0):
             raise UsageError(reason=f"{name} must be positive, not {number} ({source})")
         return number
+    if name == "offline":
+        if str(value).lower() not in _SWITCHES:
+            choices = ", ".join(_SWITCHES)
+            raise UsageError(reason=f"{name} must be one of {choices}, not {value!r} ({source})")
+        return _SWITCHES[str(value).lower()]
     if name in _CHOICES and value not in _CHOICES[name]:
         choices = ", ".join(_CHOICES[name])
         raise UsageError(reason=f"{name} must be one of {choices}, not {value!r} ({source})")

@@ -30,10 +30,11 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "action",
         nargs="?",
-        choices=["list", "use", "back", "drop", "shrink"],
+        choices=["list", "use", "back", "drop", "shrink", "offline", "online"],
         default="list",
         help="list (default); use ADDRESS: change to it; back: to the one before; drop ADDRESS: "
-        "delete its vectors; shrink: give free space in the database back to the disk",
+        "delete its vectors; shrink: give free space in the database back to the disk; offline: "
+        "never download for this library, in any command; online: allow it again",
     )
     parser.add_argument(
         "address",
@@ -91,9 +92,17 @@ def _run(arguments: Namespace) -> int:
             reason=f"Name the model: clipsearch models {arguments.action} ADDRESS. "
             "What there is: clipsearch models"
         )
-    if arguments.action in ("back", "shrink", "list") and arguments.address is not None:
+    if arguments.action not in ("use", "drop") and arguments.address is not None:
         raise UsageError(reason=f"models {arguments.action} takes no address")
-    run = {"use": _use, "back": _back, "drop": _drop, "shrink": _shrink, "list": _list}
+    run = {
+        "use": _use,
+        "back": _back,
+        "drop": _drop,
+        "shrink": _shrink,
+        "offline": _allow_network,
+        "online": _allow_network,
+        "list": _list,
+    }
     return run[arguments.action](arguments)
 
 
@@ -191,6 +200,8 @@ def _begin(library: Library, address: str, arguments: Namespace) -> int:
         for name in ("as_new", "leave_unreadable", "no_tags", "gentle")
         if getattr(arguments, name)
     ]
+    if arguments.offline is not None:
+        flags.append("--offline" if arguments.offline else "--no-offline")
     for name in ("runtime", "device", "precision", "threads", "batch_size"):
         if getattr(arguments, name) is not None:
             flags += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
@@ -347,6 +358,24 @@ def _drop(arguments: Namespace) -> int:
             },
             f"Dropped {vectors:,} vectors of {space.address}; the database went from "
             f"{shown_bytes(before)} to {shown_bytes(before - freed)}{kept and f': {kept}'}",
+            arguments,
+        )
+    return errors.DONE
+
+
+def _allow_network(arguments: Namespace) -> int:
+    """Keeps in the library whether its commands may download weights."""
+    from clipsearch.library import Library
+
+    is_offline = arguments.action == "offline"
+    with Library.open(resolve(vars(arguments)).library, create=True) as library:
+        library.set_setting("offline", "yes" if is_offline else "no")
+        _tell(
+            {"event": arguments.action, "library": library.path, "offline": is_offline},
+            f"{library.path} stays off the network from now on: no command downloads weights for "
+            "it. Allow it again: clipsearch models online; once: --no-offline"
+            if is_offline
+            else f"{library.path} may download a model's weights, when you choose such a model",
             arguments,
         )
     return errors.DONE

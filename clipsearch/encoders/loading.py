@@ -11,6 +11,7 @@ from pathlib import Path
 from clipsearch import errors
 from clipsearch.config import Settings, resolve
 from clipsearch.encoders.addresses import resolve_address
+from clipsearch.encoders.downloads import announce
 from clipsearch.encoders.protocol import Encoder
 from clipsearch.encoders.registry import EMBEDDED, EMBEDDED_FOLDER
 from clipsearch.errors import DeviceError, ModelError, SpaceMismatchError
@@ -54,7 +55,8 @@ def load_encoder(
             )
     from clipsearch.encoders.openclip import TorchEncoder, load_openclip
 
-    encoder = TorchEncoder(load_openclip(address, settings=settings, space=space), settings)
+    loaded = load_openclip(address, settings=settings, space=space, notify=notify)
+    encoder = TorchEncoder(loaded, settings)
     if space is not None and encoder.space != space:
         raise SpaceMismatchError(
             expected=f"other weights of {address}", found="another model", address=address
@@ -100,6 +102,7 @@ def compile_encoder(
     known = space or _space_without_torch(address, settings)
     if known is not None and is_compiled(known, settings):
         return True
+    announce(address, settings, notify)
     if notify is not None:
         notify(f"Preparing the fast runtime of {address} (once, well under a minute for most)")
     source = address
@@ -114,7 +117,9 @@ def compile_encoder(
             capture_output=True,
             text=True,
             timeout=_CONVERSION_TIMEOUT_S,
-            env=own_environment(PYTHONWARNINGS="ignore"),
+            env=own_environment(
+                PYTHONWARNINGS="ignore", CLIPSEARCH_OFFLINE="1" if settings.offline else "0"
+            ),
             check=True,
         )
         result = json.loads(done.stdout.splitlines()[-1])
