@@ -27,6 +27,7 @@ from clipsearch.model_names import names_of
 from clipsearch.own_models import find_space, known_model
 from clipsearch.searcher import Searcher
 from clipsearch.tagging import tag
+from clipsearch.vectors import EmbeddingSpace
 from indexer.pipeline import index_library
 from indexer.switching import change_model
 from tests.test_pipeline import paint
@@ -334,6 +335,30 @@ def test_the_same_weights_with_other_pixels_are_another_model(
 def test_names_of_two_models_are_never_the_same() -> None:
     spaces = [("a" * 16, "embedded"), ("b" * 16, "embedded"), ("c" * 16, "RN50/openai")]
     assert list(names_of(spaces).values()) == ["embedded@aaaaaaaa", "embedded", "RN50/openai"]
+
+
+def test_vectors_of_an_earlier_release_are_asked_by_their_own_model(
+    library_path: Path, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    """As where the embedded model is another one since, and the old one is still compiled."""
+    folder, settings = f"local-dir:{tiny_model_dir}", resolve({"library": library_path})
+    paint(tmp_path / "photos" / "1.png", 1)
+    with Library.open(library_path, create=True) as library:
+        index_library(library, [tmp_path / "photos"], settings=replace(settings, model=folder))
+        with sqlite3.connect(library_path / "library.db") as database:
+            database.execute("UPDATE space SET address = 'embedded'")
+        with library.writer() as writer:
+            newer = EmbeddingSpace("open_clip:newer", "1" * 64, "-", 4)
+            writer.add_space(newer, address="embedded", runtime="torch", precision="f32")
+        old = active(library)
+        assert old.address == f"embedded@{old.id[:8]}"
+        assert len(Searcher(library, settings=settings).search("cutoff:none a dog")) == 1
+        report = change_model(library, old.address, settings=settings)
+        assert (report.switched, active(library).id) == (True, old.id)
+        paint(tmp_path / "photos" / "2.png", 2)
+        chosen = resolve({"library": library_path}, library.settings())
+        assert index_library(library, settings=chosen).embedded == 1
+        assert active(library).embedded == 2
 
 
 def test_spaces_of_libraries_of_before_have_names_of_their_own(

@@ -19,7 +19,7 @@ from clipsearch.encoders.registry import (
     is_cached,
 )
 from clipsearch.errors import UnknownModelError
-from clipsearch.model_names import LOCAL_DIR
+from clipsearch.model_names import LOCAL_DIR, unmarked
 from clipsearch.network import is_forbidden
 
 PROBE_TIMEOUT_S = 2.0
@@ -37,6 +37,8 @@ def resolve_address(
     becomes an absolute path.
     """
     address = address.strip()
+    if not address.startswith(LOCAL_DIR):
+        address, _ = unmarked(address)  # which of its spaces is for the library to say
     if address == AUTO:
         return _automatic(settings or resolve(), notify)
     if address == EMBEDDED or address in {entry.address for entry in RECOMMENDED}:
