@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipsearch import errors
 from clipsearch.errors import ClipsearchError
+from clipsearch.network import tell_no_one
 
 if TYPE_CHECKING:
     from clipsearch import query
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from clipsearch.query import Query
     from clipsearch.searcher import Searcher, search, similar
     from clipsearch.tagging import TagReport, read_vocabulary, tag
+
+tell_no_one()  # before anything else is imported, in every process
 
 try:
     __version__ = version("clipsearch")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import ArgumentParser, Namespace, _ActionsContainer
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace, _ActionsContainer
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,12 @@ def add_library_argument(parser: ArgumentParser) -> None:
         metavar="PATH",
         help="the library's folder (default: $CLIPSEARCH_LIBRARY, "
         "else one in your user data directory)",
+    )
+    parser.add_argument(
+        "--offline",
+        action=BooleanOptionalAction,
+        help="never ask the network, also not for a model's weights "
+        "(default: $CLIPSEARCH_OFFLINE, else what clipsearch models offline has set)",
     )
 
 

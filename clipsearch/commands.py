@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,9 @@ from clipsearch.command import (
 )
 from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.errors import NotInLibraryError, UsageError
+from clipsearch.model_names import MODELS
 from clipsearch.query_arguments import joined, words_last
+from clipsearch.sizes import shown_bytes
 
 if TYPE_CHECKING:
     from clipsearch.hits import Answered
@@ -181,16 +184,20 @@ def _space_to_search(library: Library, arguments: Namespace) -> str | None:
     if arguments.model is None:
         return None
     from clipsearch.encoders import resolve_address
+    from clipsearch.own_models import find_space
 
-    address = resolve_address(arguments.model, settings=resolve(vars(arguments)), notify=say)
-    held = {space.address: space.id for space in library.spaces()}
-    if address not in held:
-        raise UsageError(
-            reason=f"This library has no vectors of {address}, only of: "
-            f"{', '.join(held) or 'no model yet'}. "
-            f"Make them with: clipsearch index --model {arguments.model}"
-        )
-    return held[address]
+    with suppress(NotInLibraryError):
+        return find_space(library, arguments.model).id
+    settings = resolve(vars(arguments), library.settings())
+    address = resolve_address(arguments.model, settings=settings, notify=say)
+    with suppress(NotInLibraryError):
+        return find_space(library, address).id
+    held = [space.address for space in library.spaces()]
+    raise UsageError(
+        reason=f"This library has no vectors of {address}, only of: "
+        f"{', '.join(held) or 'no model yet'}. "
+        f"Make them with: clipsearch index --model {arguments.model}"
+    )
 
 
 def _show(
@@ -201,7 +208,7 @@ def _show(
     printed: set[Path] = set()
     for hit in hits:
         if arguments.json:
-            print_json(asdict(hit))
+            print_json({**asdict(hit), "notes": answered.notes})
         elif arguments.paths:
             if hit.path in printed:
                 continue  # another moment of the same video
@@ -239,22 +246,25 @@ def _configure_check(parser: ArgumentParser) -> None:
 
 
 def _run_check(arguments: Namespace) -> int:
+    from clipsearch.own_models import check_models
+
     library, _ = open_library(arguments)
     with library:
         report = library.check(repair=arguments.repair)
-        for problem in report.problems:
+        problems = [*report.problems, *check_models(library, repair=arguments.repair)]
+        for problem in problems:
             if arguments.json:
                 print_json(asdict(problem))
             else:
                 done = " (repaired)" if problem.repaired else ""
                 print(f"{problem.where}: {problem.what}{done}")
-        unrepaired = [problem for problem in report.problems if not problem.repaired]
+        unrepaired = [problem for problem in problems if not problem.repaired]
         if arguments.json:
-            print_json({"ok": not unrepaired, "problems": len(report.problems)})
-        elif not report.problems:
+            print_json({"ok": not unrepaired, "problems": len(problems)})
+        elif not problems:
             print(f"{library.path} is sound")
         if not unrepaired:
-            if report.problems:
+            if problems:
                 say("Repaired. Run clipsearch index to read and embed again what was removed.")
             return errors.DONE
         advice = "" if arguments.repair else " Mend what can be mended: clipsearch check --repair"
@@ -289,8 +299,8 @@ def _configure_backup(parser: ArgumentParser) -> None:
     add_json_argument(parser)
     add_library_argument(parser)
     parser.epilog = (
-        "To restore: put the copy as library.db into an empty NAME.clipsearch folder;\n"
-        "everything else is made again."
+        "To restore: put the copy as library.db into an empty NAME.clipsearch folder, and the\n"
+        "folder models/ beside it where the library has one; everything else is made again."
     )
 
 
@@ -299,10 +309,17 @@ def _run_backup(arguments: Namespace) -> int:
     with library:
         library.backup(arguments.file)
         size = arguments.file.stat().st_size
+        kept = sorted((library.path / MODELS).glob("[!.]*"))
         if arguments.json:
-            print_json({"file": arguments.file, "bytes": size})
-        else:
-            print(f"Wrote {arguments.file} ({size / 1e6:.1f} MB)")
+            print_json({"file": arguments.file, "bytes": size, "models_not_in_it": kept})
+            return errors.DONE
+        print(f"Wrote {arguments.file} ({size / 1e6:.1f} MB)")
+        if kept:
+            held = sum(file.stat().st_size for folder in kept for file in folder.iterdir())
+            say(
+                f"The library's own models are not in it: copy {library.path / MODELS}, too "
+                f"({shown_bytes(held)}). Without them what you trained could not search any more"
+            )
     return errors.DONE
 
 

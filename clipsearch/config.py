@@ -33,9 +33,14 @@ class Settings:
     threads: int = 0  # 0: as many as the machine has cores
     max_pixels: int = DEFAULT_MAX_PIXELS
     sidecar_text: str = DEFAULT_SIDECAR_TEXT  # caption | tags | off
+    offline: bool = False  # never ask the network, also not for weights
     host: str = "127.0.0.1"
     port: int = 7860
     token: str = ""
+
+    def of(self, library: Path) -> Settings:
+        """The same for a library that was opened by its path, whose own models are then used."""
+        return replace(self, library=library)
 
     @property
     def compiled_dir(self) -> Path:
@@ -53,6 +58,12 @@ _CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "precision": ("auto", "f32", "bf16"),
     "sidecar_text": SIDECAR_TEXTS,
+}
+
+
+_SWITCHES = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
 }
 
 
@@ -104,6 +115,11 @@ def _converted(name: str, value: Any, source: str) -> Any:
         if number < 0 or (name == "max_pixels" and number == 0):
             raise UsageError(reason=f"{name} must be positive, not {number} ({source})")
         return number
+    if name == "offline":
+        if str(value).lower() not in _SWITCHES:
+            choices = ", ".join(_SWITCHES)
+            raise UsageError(reason=f"{name} must be one of {choices}, not {value!r} ({source})")
+        return _SWITCHES[str(value).lower()]
     if name in _CHOICES and value not in _CHOICES[name]:
         choices = ", ".join(_CHOICES[name])
         raise UsageError(reason=f"{name} must be one of {choices}, not {value!r} ({source})")

@@ -164,7 +164,7 @@ class ModelDownloadError(ModelError):
     exit_code = 36
     template = (
         "The weights of '{address}' are not on this machine and could not be downloaded: {reason}. "
-        "Connect and run again, or use --model embedded, which needs no network."
+        "{advice}."
     )
 
 

@@ -33,7 +33,7 @@ class Answered:
     A change of models may have made another space the active one since. ``space`` is None where
     the library has none yet. ``total`` is how many answers there are, of which ``hits`` are the
     first: all that is relevant, or all that passes. ``notes`` are sentences on how the question
-    was read, where it could have been read otherwise.
+    was read, where it could have been read otherwise or was not read whole.
     """
 
     hits: list[SearchHit]

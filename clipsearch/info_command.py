@@ -48,6 +48,7 @@ def _record(library: Library, settings: Settings) -> dict[str, Any]:
     return {
         "library": library.path,
         "model": active.address if active else settings.model,
+        "offline": settings.offline,
         **asdict(library.counts()),
         "roots": [root.path for root in library.roots()],
         "statistics": asdict(library.statistics()),
@@ -73,6 +74,8 @@ def _print(record: dict[str, Any]) -> None:
     found = record["statistics"]
     print(f"library   {record['library']}")
     print(f"model     {record['model']}")
+    if record["offline"]:
+        print("network   never, also not for weights (clipsearch models online allows them)")
     print(f"pictures  {record['items']:,} in {record['files']:,} files")
     if record["videos"]:
         print(f"videos    {record['videos']:,}; their moments count as pictures above")

@@ -78,7 +78,7 @@ def learn(
         raise ConceptError(
             reason="The library has no model yet. Add photos first: clipsearch index FOLDER"
         )
-    settings = settings or resolve(library_settings=library.settings())
+    settings = (settings or resolve(library_settings=library.settings())).of(library.path)
     before = [] if replace else library.concepts.photos(name, space.id)
     if not before and not photos:
         raise ConceptError(

@@ -89,7 +89,8 @@ def lay_out(
     points = _placed(sample, layout, seed)
     groups = _regions(points, seed)
     notify("Naming the regions")
-    names = _names(space, sample, groups, rows.mean(axis=0), settings, encoder, notify)
+    own = settings.of(library.path)
+    names = _names(space, sample, groups, rows.mean(axis=0), own, encoder, notify)
     regions = [Region(name, members) for name, members in zip(names, groups, strict=True)]
     return MeaningMap(ids[chosen].tolist(), points, regions, len(ids))
 

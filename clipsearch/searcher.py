@@ -18,7 +18,7 @@ from clipsearch.calibrating import (
     neutral_vectors,
 )
 from clipsearch.config import DEFAULT_TOP, Settings, resolve
-from clipsearch.encoders import Encoder, load_encoder
+from clipsearch.encoders import Encoder, load_encoder, told_unread
 from clipsearch.errors import NotInLibraryError, QueryError, SpaceMismatchError, UsageError
 from clipsearch.hits import Answered, SearchHit, with_files
 from clipsearch.library import Library, SpaceRecord
@@ -65,6 +65,7 @@ class Searcher:
 
     ``space_id`` names the vectors to search, by default the library's active space.
     ``opens_files`` False refuses files that a query names, for questions from other people.
+    ``notify`` hears the notes of ``search``, which ``answer`` gives with the hits.
     ``duplicates`` gives the groups that ``duplicate:no`` shows one picture of; without it, pictures
     that are the same are found among the hits, by the judgement of ``clipsearch dupes``.
     Thread-safe. The model is loaded at the first question, or by ``warm_up``.
@@ -83,7 +84,8 @@ class Searcher:
     ) -> None:
         self._library = library
         self._space_id = space_id
-        self._settings = settings or resolve(library_settings=library.settings())
+        chosen = settings or resolve(library_settings=library.settings())
+        self._settings = chosen.of(library.path)
         self._encoder = encoder
         self._given_encoder = encoder is not None
         self._opens_files = opens_files
@@ -132,6 +134,9 @@ class Searcher:
         answered = self.answer(
             text, image=image, item=item, more_like=more_like, less_like=less_like, top=top
         )
+        if self._notify is not None:
+            for note in answered.notes:
+                self._notify(note)
         return answered.hits
 
     def answer(
@@ -144,7 +149,7 @@ class Searcher:
         less_like: Sequence[int] = (),
         top: int | None = DEFAULT_TOP,
     ) -> Answered:
-        """As ``search``, and says which space the hits are of."""
+        """As ``search``, and says which space the hits are of, and what was not read."""
         query = text if isinstance(text, Query) else parse(text or "")
         if query.is_empty and image is None and item is None:
             raise QueryError(
@@ -155,7 +160,7 @@ class Searcher:
         space = self._space()
         if space is None:
             return Answered([], None)
-        parts = self._parts(space, query)
+        parts, notes = self._parts(space, query)
         if image is not None:
             parts.append(Part(self._image_vector(space, image), 1.0, IMAGE))
         if item is not None:
@@ -186,8 +191,8 @@ class Searcher:
             )
             likely = judged.probabilities(selected.pairs) if judged is not None else {}
         hits = with_files(self._library, selected.pairs, likely)
-        notes = question_notes(query, self._library.concepts.names())
-        return Answered(hits, space, max(selected.total, len(hits)), notes)
+        notes += question_notes(query, self._library.concepts.names())
+        return Answered(hits, space, max(selected.total, len(hits)), tuple(dict.fromkeys(notes)))
 
     def similar(
         self, image_or_item: Path | int, *, top: int | None = DEFAULT_TOP, everything: bool = False
@@ -223,22 +228,24 @@ class Searcher:
 
     # --- from a query to vectors ------------------------------------------------------------
 
-    def _parts(self, space: SpaceRecord, query: Query) -> list[Part]:
-        """The vectors of all terms, in their order."""
+    def _parts(self, space: SpaceRecord, query: Query) -> tuple[list[Part], tuple[str, ...]]:
+        """The vectors of all terms, in their order, and notes on texts that are too long."""
         texts = [term for term in query.terms if term.kind == "text"]
-        made = iter(
-            text_parts(
-                self._library, space, texts, lambda said: self._encoder_of(space).encode_texts(said)
-            )
-            if texts
-            else ()
-        )
-        return [
+        notes: list[str] = []
+
+        def encode(said: list[str]) -> Matrix:
+            encoder = self._encoder_of(space)
+            notes.extend(told_unread(encoder, said))
+            return encoder.encode_texts(said)
+
+        made = iter(text_parts(self._library, space, texts, encode) if texts else ())
+        parts = [
             next(made)
             if term.kind == "text"
             else Part(self._picture_vector(space, term.value), term.weight, IMAGE)
             for term in query.terms
         ]
+        return parts, tuple(notes)
 
     def _picture_vector(self, space: SpaceRecord, named: str | int) -> Vector:
         if isinstance(named, int):

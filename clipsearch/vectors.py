@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ Ids: TypeAlias = NDArray[np.int64]  # (n,), positive, distinct
 
 STORED_DTYPE = np.dtype("<f2")
 _SMALLEST_NORM = 1e-6
+_LARGEST_ID = np.iinfo(np.int64).max
 _UNIT_TOLERANCE = 1e-2  # float16 storage loses about 1e-3
 
 
@@ -40,7 +41,7 @@ class EmbeddingSpace:
 
 def unit_rows(matrix: NDArray[np.floating]) -> Matrix:
     """Scales each row of (n, dim) to length 1; VectorError for NaN, infinite or zero rows."""
-    rows = np.ascontiguousarray(matrix, dtype=np.float32)
+    rows = _numbers(matrix)
     if rows.ndim != 2:
         raise VectorError(reason=f"expected vectors of shape (n, dim), got {rows.shape}")
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -52,13 +53,45 @@ def unit_rows(matrix: NDArray[np.floating]) -> Matrix:
 
 
 def unit_vector(vector: NDArray[np.floating]) -> Vector:
-    """Scales (dim,) to length 1; VectorError for NaN, infinite or zero."""
-    return np.asarray(unit_rows(np.asarray(vector).reshape(1, -1))[0], dtype=np.float32)
+    """Scales (dim,) to length 1; VectorError for NaN, infinite, zero, or another shape."""
+    numbers = _numbers(vector)
+    if numbers.ndim != 1:
+        raise VectorError(reason=f"expected one vector of shape (dim,), got {numbers.shape}")
+    return np.asarray(unit_rows(numbers[None])[0], dtype=np.float32)
+
+
+def _numbers(matrix: Any) -> Matrix:
+    """Any array as float32; VectorError for what is no array of real numbers."""
+    try:
+        given = np.asarray(matrix)
+    except (ValueError, TypeError) as error:  # rows of several lengths
+        raise VectorError(reason=f"expected vectors of one length: {error}") from error
+    if given.dtype.kind not in "fiub":
+        raise VectorError(reason=f"expected real numbers, got an array of {given.dtype}")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told of as that
+        return np.ascontiguousarray(given, dtype=np.float32)
+
+
+def checked_ids(ids: Any) -> Ids:
+    """Ids as (n,) int64; VectorError for what is no list of whole numbers from 0 on."""
+    try:
+        given = np.asarray(ids)
+    except (ValueError, TypeError) as error:
+        raise VectorError(reason=f"expected a list of ids: {error}") from error
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise VectorError(
+            reason=f"expected (n,) whole numbers as ids, got {given.shape} {given.dtype}"
+        )
+    if given.size and (given.min() < 0 or given.max() > _LARGEST_ID):
+        raise VectorError(
+            reason=f"ids must not be negative, nor above 2^63, got {given.min()} to {given.max()}"
+        )
+    return given.astype(np.int64, copy=False)
 
 
 def require_unit_rows(matrix: NDArray[np.floating], dim: int) -> Matrix:
     """Returns (n, dim) as float32; VectorError unless every row is finite and of unit length."""
-    rows = np.ascontiguousarray(matrix, dtype=np.float32)
+    rows = _numbers(matrix)
     if rows.ndim != 2 or rows.shape[1] != dim:
         raise VectorError(reason=f"expected vectors of shape (n, {dim}), got {rows.shape}")
     norms = np.linalg.norm(rows, axis=1)

@@ -16,7 +16,10 @@ from clipsearch.encoders import (
     may_use_compiled,
     resolve_address,
 )
+from clipsearch.encoders.model_store import read_model
 from clipsearch.library import Library, SpaceRecord
+from clipsearch.model_names import LOCAL_DIR
+from clipsearch.own_models import known_model
 from clipsearch.vectors import EmbeddingSpace
 
 
@@ -54,18 +57,24 @@ def choose_target(
     anew under the same address. Raises UnknownModelError.
     """
     address = settings.model
-    if verify or not _filled_by(library, address):
+    space = known_model(library, address, notify)
+    if space is None and not verify:
+        space = _filled_by(library, address)
+    if space is None:
         address = resolve_address(address, settings=settings, notify=notify)
+        space = None if verify else _filled_by(library, address)
+        if space is None and address.startswith(LOCAL_DIR):
+            read_model(address, settings)  # before it is remembered
+    address = address if space is None else space.address
     if library.settings().get("model") != address:
         library.set_setting("model", address)
-    spaces = [] if verify else _filled_by(library, address)
-    return Target(address, spaces[-1] if spaces else None)
+    return Target(address, space)
 
 
-def _filled_by(library: Library, address: str) -> list[SpaceRecord]:
-    """The spaces of an address: the latest last, but for the one that searches use."""
-    found = [space for space in library.spaces() if space.address == address]
-    return sorted(found, key=lambda space: space.active)
+def _filled_by(library: Library, address: str) -> SpaceRecord | None:
+    """The space of an address: the one that searches use, else the latest."""
+    found = [space for space in library.spaces() if address in (space.address, space.origin)]
+    return max(reversed(found), key=lambda space: space.active, default=None)
 
 
 class StandardLoader:
@@ -90,7 +99,7 @@ class StandardLoader:
     def _compile(self, address: str, space: EmbeddingSpace | None) -> None:
         # A known space is looked up by its name; by its address all weights would be read.
         if space is None or not is_compiled(space, self._settings):
-            compile_encoder(address, settings=self._settings, notify=self._notify)
+            compile_encoder(address, settings=self._settings, space=space, notify=self._notify)
 
     def finish(self) -> None:
         if self._loaded is not None:

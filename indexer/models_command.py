@@ -30,10 +30,11 @@ def _configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "action",
         nargs="?",
-        choices=["list", "use", "back", "drop", "shrink"],
+        choices=["list", "use", "back", "drop", "shrink", "offline", "online"],
         default="list",
         help="list (default); use ADDRESS: change to it; back: to the one before; drop ADDRESS: "
-        "delete its vectors; shrink: give free space in the database back to the disk",
+        "delete its vectors; shrink: give free space in the database back to the disk; offline: "
+        "never download for this library, in any command; online: allow it again",
     )
     parser.add_argument(
         "address",
@@ -91,9 +92,17 @@ def _run(arguments: Namespace) -> int:
             reason=f"Name the model: clipsearch models {arguments.action} ADDRESS. "
             "What there is: clipsearch models"
         )
-    if arguments.action in ("back", "shrink", "list") and arguments.address is not None:
+    if arguments.action not in ("use", "drop") and arguments.address is not None:
         raise UsageError(reason=f"models {arguments.action} takes no address")
-    run = {"use": _use, "back": _back, "drop": _drop, "shrink": _shrink, "list": _list}
+    run = {
+        "use": _use,
+        "back": _back,
+        "drop": _drop,
+        "shrink": _shrink,
+        "offline": _allow_network,
+        "online": _allow_network,
+        "list": _list,
+    }
     return run[arguments.action](arguments)
 
 
@@ -161,10 +170,21 @@ def held_line(model: HeldModel, fill: FillState | None) -> str:
 def _use(arguments: Namespace) -> int:
     from clipsearch.encoders import resolve_address
     from clipsearch.library import Library
+    from clipsearch.own_models import known_model
 
-    settings = resolve(vars(arguments))
-    address = resolve_address(arguments.address, settings=settings, notify=say)
-    with Library.open(settings.library, create=True) as library:
+    base = resolve(vars(arguments))
+    if (base.library / "library.db").exists():
+        with Library.open(base.library) as library:
+            known = known_model(library, arguments.address, say)
+            base = resolve(vars(arguments), library.settings())
+    else:
+        known = None
+    address = (
+        known.address
+        if known is not None
+        else resolve_address(arguments.address, settings=base, notify=say)
+    )
+    with Library.open(base.library, create=True) as library:
         if arguments.background:
             return _begin(library, address, arguments)
         return _change(library, address, None, arguments)
@@ -180,6 +200,8 @@ def _begin(library: Library, address: str, arguments: Namespace) -> int:
         for name in ("as_new", "leave_unreadable", "no_tags", "gentle")
         if getattr(arguments, name)
     ]
+    if arguments.offline is not None:
+        flags.append("--offline" if arguments.offline else "--no-offline")
     for name in ("runtime", "device", "precision", "threads", "batch_size"):
         if getattr(arguments, name) is not None:
             flags += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
@@ -311,7 +333,8 @@ def _tell_change(report: ChangeReport, library: Library, arguments: Namespace) -
 def _drop(arguments: Namespace) -> int:
     from clipsearch.library import Library
     from clipsearch.library.lock import fill_holder
-    from indexer.change_checks import find_space, size_on_disk
+    from clipsearch.own_models import find_space
+    from indexer.change_checks import size_on_disk
 
     with Library.open(resolve(vars(arguments)).library) as library:
         space = find_space(library, arguments.address)
@@ -335,6 +358,24 @@ def _drop(arguments: Namespace) -> int:
             },
             f"Dropped {vectors:,} vectors of {space.address}; the database went from "
             f"{shown_bytes(before)} to {shown_bytes(before - freed)}{kept and f': {kept}'}",
+            arguments,
+        )
+    return errors.DONE
+
+
+def _allow_network(arguments: Namespace) -> int:
+    """Keeps in the library whether its commands may download weights."""
+    from clipsearch.library import Library
+
+    is_offline = arguments.action == "offline"
+    with Library.open(resolve(vars(arguments)).library, create=True) as library:
+        library.set_setting("offline", "yes" if is_offline else "no")
+        _tell(
+            {"event": arguments.action, "library": library.path, "offline": is_offline},
+            f"{library.path} stays off the network from now on: no command downloads weights for "
+            "it. Allow it again: clipsearch models online; once: --no-offline"
+            if is_offline
+            else f"{library.path} may download a model's weights, when you choose such a model",
             arguments,
         )
     return errors.DONE

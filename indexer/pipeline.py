@@ -19,6 +19,7 @@ from clipsearch.library import (
     RootRecord,
     SpaceRecord,
 )
+from clipsearch.own_models import keep_model, keep_models, told_change
 from indexer.changes import NOT_READ_MTIME_NS, Plan, plan_changes, same_contents
 from indexer.decoders import DecoderPool
 from indexer.filling import Filler
@@ -60,11 +61,14 @@ def index_library(
     are in the report.
     """
     started = time.monotonic()
+    settings = settings.of(library.path)
     loader = loader or StandardLoader(settings, notify)
     with library.writer() as writer:
         if model_of is not None:
             settings = replace(settings, model=model_of())
+        keep_models(library, notify)
         run = _Run(library, writer, settings, loader)
+        run.notify = notify or run.notify
         run.batch_size = batch_size
         run.progress = progress or run.progress
         run.on_failure = on_failure or run.on_failure
@@ -89,6 +93,7 @@ class _Run:
         self, library: Library, writer: LibraryWriter, settings: Settings, loader: EncoderLoader
     ) -> None:
         self.progress: Callable[[int, int], None] = lambda _done, _total: None
+        self.notify: Callable[[str], None] = lambda _message: None
         self.only: Sequence[Path] | None = None
         self.on_failure: Callable[[Failure], None] = lambda _failure: None
         self.should_stop: Callable[[], bool] = lambda: False
@@ -207,14 +212,23 @@ class _Run:
     def _load(self) -> Encoder:
         """Loads the model, and learns from it which space is filled if that is not known."""
         known = self._space.space if self._space is not None else None
-        encoder = self._loader.load(self._target.address, known)
+        address = self._target.address
+        encoder = self._loader.load(address, known)
+        if known is None:
+            changed = told_change(self._library, address, encoder.space, self._settings)
+            if changed is not None:
+                self.notify(f"{changed} It is taken as a new model beside the old one")
+        keep_model(self._library, address, encoder.space)
         space = self._writer.add_space(
             encoder.space,
-            address=self._target.address,
+            address=address,
             runtime=encoder.runtime,
             precision=encoder.precision,
-            parts=model_parts(self._target.address),
+            parts=model_parts(address, self._settings, encoder.space),
         )
+        self._target = Target(space.address, space)
+        if self._library.settings().get("model") != space.address:
+            self._library.set_setting("model", space.address)
         if self._space is None:
             self._fill(space)
         self._filler.encode_with(encoder, space.id)

@@ -25,10 +25,11 @@ from clipsearch.index import open_index
 from clipsearch.library import Batch, Library, LibraryWriter, SpaceRecord
 from clipsearch.library.fill_state import FAILED, RUNNING, STOPPED, FillState, write_fill_state
 from clipsearch.library.lock import fill_lock
+from clipsearch.own_models import keep_model, keep_models, known_model
 from clipsearch.sizes import shown_bytes
 from clipsearch.tagging.run import tag_again
 from clipsearch.vectors import EmbeddingSpace
-from indexer.change_checks import Estimate, estimate_fill, refuse_changed
+from indexer.change_checks import Estimate, estimate_fill, tell_changed
 from indexer.decoders import DecoderPool
 from indexer.filling import Filler
 from indexer.model import EncoderLoader, StandardLoader
@@ -83,8 +84,9 @@ def change_model(
 ) -> ChangeReport:
     """Fills the space of a model and has searches use it once it is full.
 
-    ``address`` is resolved already; with ``space`` the model has to be of exactly that space.
-    ``as_new`` takes a model whose files have changed since it was used as another one.
+    ``address`` is resolved already, or names a space of the library; with ``space`` the model has
+    to be of exactly that space. What lies in a folder is copied into the library. ``as_new`` takes
+    a model whose files have changed since it was used as another one, also where they should not.
     ``leave_unreadable`` switches also while some pictures cannot be read. ``dry_run`` loads the
     model, tells the estimate, and changes nothing. ``with_tags`` has the vocabularies that the
     library was tagged with tag anew by the model, after the switch. A fill that was stopped goes
@@ -92,6 +94,9 @@ def change_model(
     Raises FillRunningError, ModelChangeError, SpaceMismatchError, StorageError, and what loading
     the model raises; what cannot be read is in the report.
     """
+    settings = settings.of(library.path)
+    if space is None and (known := known_model(library, address, notify)) is not None:
+        address, space = known.address, known.space
     run = _Change(library, address, settings, loader or StandardLoader(settings, notify))
     run.progress = progress or run.progress
     run.on_estimate = on_estimate or run.on_estimate
@@ -206,8 +211,15 @@ class _Change:
 
     def _load(self, space: EmbeddingSpace | None, *, as_new: bool) -> Encoder:
         encoder = self._loader.load(self._address, space)
-        if space is None and not as_new:
-            refuse_changed(self._library, self._address, encoder.space)
+        if space is None:
+            tell_changed(
+                self._library,
+                self._address,
+                encoder.space,
+                self._settings,
+                self.notify,
+                as_new=as_new,
+            )
         return encoder
 
     def _check_disk(self, dim: int, lacking: int) -> None:
@@ -226,13 +238,18 @@ class _Change:
 
     def _plan(self, encoder: Encoder) -> None:
         with self._writing() as writer:
+            keep_models(self._library, self.notify)
+            keep_model(self._library, self._address, encoder.space)
             self._space = writer.add_space(
                 encoder.space,
                 address=self._address,
                 runtime=encoder.runtime,
                 precision=encoder.precision,
-                parts=model_parts(self._address),
+                parts=model_parts(self._address, self._settings, encoder.space),
             )
+            self._address = self._report.model = self._space.address
+            self._state = replace(self._state, address=self._address)
+            self.tell(RUNNING)
             writer.plan_switch(None if self._space.active else self._space.id)
 
     # --- filling ------------------------------------------------------------------------------

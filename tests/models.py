@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from clipsearch.config import Settings, resolve
+from clipsearch.encoders.local_model import read_local_model
+from clipsearch.model_names import LOCAL_DIR, marked
 
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 VIT = {
@@ -58,6 +61,13 @@ def save_model(folder: Path, model_cfg: dict[str, Any], seed: int = 0) -> Path:
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg(side)}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     return folder
+
+
+@cache
+def named(address: str) -> str:
+    """What a library calls the model that lies in a folder now."""
+    folder = Path(address.removeprefix(LOCAL_DIR))
+    return marked(address, read_local_model(folder, address).space().id)
 
 
 def compile_here(address: str, settings: Settings | None = None) -> None:

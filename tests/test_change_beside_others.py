@@ -27,7 +27,7 @@ from clipsearch.encoders import load_encoder
 from clipsearch.errors import LibraryLockedError
 from clipsearch.library import Library
 from clipsearch.searcher import Searcher
-from tests.models import VIT, compile_here, save_model
+from tests.models import VIT, compile_here, named, save_model
 
 PHOTOS = 60
 PATIENCE_S = 90.0
@@ -115,7 +115,7 @@ class Rest:
 
     def state(self, address: str) -> str:
         states = {one["address"]: one["state"] for one in self.models()["models"]}
-        return str(states.get(address, ""))
+        return str(states.get(named(address), ""))
 
     def scores(self) -> list[float]:
         return [hit["score"] for hit in json.loads(self._served.ask(QUESTION).body)["hits"]]
@@ -186,7 +186,7 @@ def test_watch_and_serve_go_through_a_change_and_back_and_nothing_is_lost(
             with process("models", "use", new, *flags) as change:
                 halt_while_filling(change, library, rest, new)
                 told = rest.models()
-                assert (told["fill"]["state"], told["fill"]["address"]) == ("running", new)
+                assert (told["fill"]["state"], told["fill"]["address"]) == ("running", named(new))
                 assert [one["whole"] for one in told["models"]] == [True, False]
                 during = paint(photos / "during.png", 1001)
                 until(lambda: rest.best(during)[1] == "during.png", "the old model finds it")
@@ -194,19 +194,23 @@ def test_watch_and_serve_go_through_a_change_and_back_and_nothing_is_lost(
                 change.send_signal(signal.SIGCONT)
                 said, _ = change.communicate(timeout=PATIENCE_S)
                 assert change.returncode == 0, said
-            assert rest.best(during) == (new, "during.png")
+            assert rest.best(during) == (named(new), "during.png")
             assert rest.scores() == scores_by(new, library)
             assert rest.models()["fill"] is None
             after = paint(photos / "after.png", 1002)
-            until(lambda: rest.best(after) == (new, "after.png"), "watch fills the new space")
+            until(
+                lambda: rest.best(after) == (named(new), "after.png"), "watch fills the new space"
+            )
 
             back = run_cli("models", "back", "--threads", "1")
             assert back.returncode == 0, back.stderr
             assert [rest.state(one) for one in (old, new)] == ["in use", "before"]
-            assert rest.best(after) == (old, "after.png")
+            assert rest.best(after) == (named(old), "after.png")
             assert rest.scores() == scores_by(old, library)
             later = paint(photos / "later.png", 1003)
-            until(lambda: rest.best(later) == (old, "later.png"), "watch fills the old space")
+            until(
+                lambda: rest.best(later) == (named(old), "later.png"), "watch fills the old space"
+            )
             seen = len(asking.answers)
             until(lambda: len(asking.answers) > seen + 1, "whoever asks has asked since")
         watch.terminate()
@@ -216,9 +220,9 @@ def test_watch_and_serve_go_through_a_change_and_back_and_nothing_is_lost(
 
         assert asking.failures == []
         assert [model for model, _ in groupby(model for model, _ in asking.answers)] == [
-            old,
-            new,
-            old,
+            named(old),
+            named(new),
+            named(old),
         ]
         counts = [count for _, count in asking.answers]
         assert counts == sorted(counts), "no photo was missing, not even for a moment"

@@ -24,7 +24,7 @@ import clipsearch
 from clipsearch.config import resolve
 from clipsearch.library import Library
 from clipsearch.library.failpoints import NAMES, VARIABLE
-from tests.models import VIT, compile_here, save_model
+from tests.models import VIT, compile_here, named, save_model
 
 PHOTOS = 140
 MANY_PHOTOS = 700  # enough for Ctrl-C to come in time
@@ -158,11 +158,11 @@ def test_killed_at_the_switch_of_models(setting: Setting, tmp_path: Path) -> Non
     compile_here(other)
     index = ("index", "--model", other, "--runtime", "compiled", "--json")
     assert setting.run(library, *index, failpoint="before-switch")[0] == KILLED
-    assert json.loads(setting.run(library, "info", "--json")[1])["model"] == setting.model
+    assert json.loads(setting.run(library, "info", "--json")[1])["model"] == named(setting.model)
     code, out, err = setting.run(library, *index)
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["embedded"] == 0
-    assert json.loads(setting.run(library, "info", "--json")[1])["model"] == other
+    assert json.loads(setting.run(library, "info", "--json")[1])["model"] == named(other)
     assert setting.run(library, "check")[0] == 0
     assert len(committed(library)) == PHOTOS
 
@@ -178,7 +178,9 @@ def test_killed_while_the_model_is_changed_or_dropped(
     use = ("models", "use", other, "--runtime", "compiled")
     if place == "inside-switch":
         assert setting.run(library, *use, failpoint=place)[0] == KILLED
-        assert json.loads(setting.run(library, "info", "--json")[1])["model"] == setting.model
+        assert json.loads(setting.run(library, "info", "--json")[1])["model"] == named(
+            setting.model
+        )
     code, out, err = setting.run(library, *use, "--json")
     assert code == 0, err
     made = json.loads(out.splitlines()[-1])["embedded"]
@@ -190,7 +192,7 @@ def test_killed_while_the_model_is_changed_or_dropped(
             assert setting.run(library, *drop)[0] == 0
     assert len(committed(library)) == PHOTOS
     with Library.open(library) as opened:
-        held = {space.address: space.embedded for space in opened.spaces()}
+        held = {space.origin: space.embedded for space in opened.spaces()}
     old = {setting.model: PHOTOS} if place == "inside-switch" else {}
     assert held == {other: PHOTOS, **old}
 

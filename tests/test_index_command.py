@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from models import named
 from PIL import Image
+
+from clipsearch.library import Library
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -43,7 +46,7 @@ def test_the_first_run_tells_what_it_did_and_the_second_that_nothing_is_new(
     assert first.returncode == 0, first.stderr
     record = json.loads(first.stdout.splitlines()[-1])
     assert record["added"] == record["embedded"] == 4
-    assert record["model"] == model[1]
+    assert record["model"] == named(model[1])
     assert "4 added" in first.stderr
     second = call_cli("index")
     assert second.returncode == 0
@@ -106,14 +109,18 @@ def test_a_file_in_place_of_a_folder_is_told_what_to_name(call_cli: Run, photos:
 
 
 def test_a_model_that_is_not_there_leaves_the_library_as_it_was(
-    call_cli: Run, photos: Path, model: list[str], tmp_path: Path
+    call_cli: Run, photos: Path, model: list[str], tmp_path: Path, library_path: Path
 ) -> None:
     assert call_cli("index", photos, *model).returncode == 0
     done = call_cli("index", "--model", f"local-dir:{tmp_path / 'nowhere'}")
     assert 10 <= done.returncode < 100
     assert "nowhere" in done.stderr
     record = json.loads(call_cli("info", "--json").stdout)
-    assert (record["model"], record["items"]) == (model[1], 4)
+    assert (record["model"], record["items"]) == (named(model[1]), 4)
+    assert call_cli("models", "drop", "local-dir:nowhere").returncode == 26
+    assert call_cli("index").returncode == 0
+    with Library.open(library_path) as library:
+        assert library.settings()["model"] == named(model[1])
 
 
 def test_flags_of_the_run_are_taken(call_cli: Run, photos: Path, model: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -72,9 +73,15 @@ def change(library: Library, address: str, settings: Settings, **options: object
 
 
 def using(library: Library) -> str:
+    """What the model that searches use was taken from."""
     active = library.active_space()
     assert active is not None
-    return active.address
+    return active.origin
+
+
+def name_of(library: Library, origin: str) -> str:
+    """What the last model that was taken from there is called."""
+    return [space.address for space in library.spaces() if space.origin == origin][-1]
 
 
 def test_search_keeps_answering_by_the_old_model_and_switches_when_full(
@@ -91,7 +98,7 @@ def test_search_keeps_answering_by_the_old_model_and_switches_when_full(
     assert (report.switched, report.embedded, report.lacking) == (True, PHOTOS, 0)
     assert set(models) == {old}
     assert using(library) == new
-    assert library.settings()["model"] == new
+    assert library.settings()["model"] == name_of(library, new)
     hits = searcher.search("cutoff:none a dog")
     with_new = Searcher(library, settings=settings, encoder=load_encoder(new, settings=settings))
     assert [hit.score for hit in hits] == [
@@ -110,7 +117,7 @@ def test_a_question_that_began_before_the_switch_does_not_bring_the_old_space_ba
     searcher._current_view(before)
     after = searcher._space()
     assert after is not None
-    assert after.address == new
+    assert after.origin == new
 
 
 def test_questions_and_a_change_at_the_same_time(
@@ -152,7 +159,7 @@ def test_what_was_stopped_goes_on_and_nothing_is_embedded_twice(
     assert first.interrupted
     assert 0 < first.embedded < PHOTOS
     assert using(library) == old
-    told = {model.address: model for model in held_models(library)}[new]
+    told = {model.address: model for model in held_models(library)}[name_of(library, new)]
     assert (told.state, told.embedded) == ("next", first.embedded)
     fill = read_fill_state(library.path)
     assert fill is not None
@@ -206,7 +213,7 @@ def test_an_unreadable_photo_holds_the_switch_up_unless_it_is_left(
 @pytest.mark.parametrize(
     ("part", "told"), [("weights", "weights"), ("preprocessing", "preprocessing"), ("words", "tok")]
 )
-def test_files_that_changed_under_the_same_address_are_refused_by_what_changed(
+def test_what_changed_in_a_folder_is_told_and_is_another_model(
     library: Library, settings: Settings, new: str, part: str, told: str
 ) -> None:
     change(library, new, settings)
@@ -221,10 +228,11 @@ def test_files_that_changed_under_the_same_address_are_refused_by_what_changed(
     else:
         record["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {"clean": "whitespace"}
         config.write_text(json.dumps(record))
-    with pytest.raises(ModelChangeError, match=f"its {told}.* changed.*--as-new"):
-        change(library, new, settings)
-    assert change(library, new, settings, as_new=True).switched
-    assert len({space.id for space in library.spaces() if space.address == new}) == 2
+    heard: list[str] = []
+    assert change(library, new, settings, notify=heard.append).switched
+    assert re.search(f"its {told}.* changed.*new model beside the old", heard[0])
+    assert len({space.id for space in library.spaces() if space.origin == new}) == 2
+    assert len({space.address for space in library.spaces()}) == 3
 
 
 def test_two_changes_at_once_are_refused_by_name(
@@ -254,10 +262,10 @@ def test_back_drop_and_list_on_the_command_line(
     assert len(library.spaces()) == 1
     used = call_cli("models", "use", new, "--json", *flags)
     assert used.returncode == 0, used.stderr
-    assert json.loads(used.stdout.splitlines()[-1])["using"] == new
+    assert json.loads(used.stdout.splitlines()[-1])["using"] == name_of(library, new)
     listed = [json.loads(line) for line in call_cli("models", "--json").stdout.splitlines()]
     held = {one["address"]: one["state"] for one in listed if one["kind"] == "held"}
-    assert held == {old: "before", new: "in use"}
+    assert held == {name_of(library, old): "before", name_of(library, new): "in use"}
     assert "in use" in call_cli("models").stdout
     refused = call_cli("models", "drop", new)
     assert refused.returncode == ModelChangeError.exit_code
@@ -265,13 +273,13 @@ def test_back_drop_and_list_on_the_command_line(
     assert call_cli("models", "back", *flags).returncode == 0
     assert using(library) == old
     with library.writer() as writer:
-        writer.plan_switch(next(one.id for one in library.spaces() if one.address == new))
+        writer.plan_switch(next(one.id for one in library.spaces() if one.origin == new))
     withdrawn = call_cli("models", "back", "--json")
-    assert json.loads(withdrawn.stdout)["withdrawn"] == new
+    assert json.loads(withdrawn.stdout)["withdrawn"] == name_of(library, new)
     assert library.models.next() is None
     dropped = json.loads(call_cli("models", "drop", new, "--json").stdout)
     assert (dropped["vectors"], dropped["not_shrunk"]) == (PHOTOS, "")
-    assert [space.address for space in library.spaces()] == [old]
+    assert [space.origin for space in library.spaces()] == [old]
     assert call_cli("check").returncode == 0
     assert json.loads(call_cli("models", "shrink", "--json").stdout)["event"] == "shrunk"
 
@@ -326,7 +334,7 @@ def test_vocabularies_tag_anew_in_the_new_space_unless_told_not_to(
         assert state["last_item"] == max(library.present_items())
         return str(state["space"])
 
-    spaces = {space.address: space.id for space in library.spaces()}
+    spaces = {space.origin: space.id for space in library.spaces()}
     assert tagged_in() == spaces[old]
     report = change(library, new, settings)
     assert (report.switched, report.tags_failed) == (True, "")
@@ -335,19 +343,21 @@ def test_vocabularies_tag_anew_in_the_new_space_unless_told_not_to(
     assert tagged_in() == report.space
 
 
-def test_the_next_release_of_the_embedded_model_is_taken_without_a_flag(
-    tmp_path: Path, tiny_model_dir: Path
-) -> None:
-    other = f"local-dir:{tiny_model_dir}"
+def test_the_next_release_of_the_embedded_model_is_taken_without_a_flag(tmp_path: Path) -> None:
+    other, settings = "ViT-B-32/openai", resolve()
+    heard: list[str] = []
     now = EmbeddingSpace("model", "1" * 64, "-", 4)
     with Library.open(tmp_path / "test.clipsearch", create=True) as library:
         with library.writer() as writer:
             for address, digit in (("embedded", "0"), (other, "2")):
                 space = EmbeddingSpace("model", digit * 64, "-", 4)
                 writer.add_space(space, address=address, runtime="torch", precision="f32")
-        change_checks.refuse_changed(library, "embedded", now)
+        change_checks.tell_changed(library, "embedded", now, settings, heard.append)
+        assert heard == []
         with pytest.raises(ModelChangeError, match="--as-new"):
-            change_checks.refuse_changed(library, other, now)
+            change_checks.tell_changed(library, other, now, settings, heard.append)
+        change_checks.tell_changed(library, other, now, settings, heard.append, as_new=True)
+        assert "its weights changed" in heard[0]
 
 
 def test_a_library_of_an_earlier_embedded_model_is_told_that_a_newer_one_ships(

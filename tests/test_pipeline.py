@@ -22,7 +22,7 @@ from indexer.decoders import Decoder
 from indexer.model import StandardLoader
 from indexer.pipeline import index_library
 from indexer.report import IndexReport
-from tests.models import VIT, save_model
+from tests.models import VIT, named, save_model
 
 Index = Callable[..., IndexReport]
 
@@ -253,7 +253,7 @@ def test_a_second_model_is_filled_beside_the_first_and_switched_to_when_full(
     assert report.embedded == 6 - done
     active = library.active_space()
     assert active is not None
-    assert (active.address, active.embedded) == (other, 6)
+    assert (active.address, active.embedded) == (named(other), 6)
     report = index(settings=settings, verify_model=True)  # and back, for nothing
     assert report.embedded == 0
     assert library.active_space() == first
@@ -269,7 +269,7 @@ def test_a_model_switch_waits_for_pictures_that_cannot_be_read_now(
     assert any("could not be read" in note for note in report.notes)
     active = library.active_space()
     assert active is not None
-    assert active.address == settings.model
+    assert active.address == named(settings.model)
 
 
 def test_an_interrupted_run_keeps_what_is_done(

@@ -84,7 +84,7 @@ def test_every_command_of_the_readme_works_and_teaches_a_made_up_name(
         assert len(opened.spaces()) == 2
         active = opened.active_space()
         assert active is not None
-        assert active.address == f"local-dir:{home / 'runs' / 'mine' / 'export'}"
+        assert active.origin == f"local-dir:{home / 'runs' / 'mine' / 'export'}"
         assert is_compiled(active.space, resolve()), "the first index makes the fast runtime"
         searcher = clipsearch.Searcher(opened)
         for words, name in (

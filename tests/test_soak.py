@@ -116,7 +116,7 @@ def committed(path: Path) -> dict[str, set[str]]:
         found = {}
         for space in library.spaces():
             items = library.items(sorted(library.embedded_ids(space.id))).values()
-            found[space.address] = {item.content_hash for item in items}
+            found[space.origin] = {item.content_hash for item in items}
         return found
 
 
@@ -136,7 +136,7 @@ def prove_recovery(setting: Setting, library: Path, photos: Path, model: str) ->
     with Library.open(library) as opened:
         active = opened.active_space()
         assert active is not None
-        assert active.address == model
+        assert active.origin == model
         settings = resolve({"cache_dir": setting.cache}, opened.settings(), environment={})
         photo = photos / "0005.png"
         hits = clipsearch.similar(opened, photo, top=3, settings=settings, everything=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import VIT, save_model
+from models import VIT, named, save_model
 from PIL import Image
 from serving import index
 
@@ -197,7 +197,7 @@ def test_after_a_switch_the_new_model_is_loaded_before_anyone_asks(
             if thread.name == "warm-up":
                 thread.join()
         assert loaded(service) == space
-        assert service.search("red", top=1, everything=True).model == new
+        assert service.search("red", top=1, everything=True).model == named(new)
 
 
 def test_an_answer_names_the_model_that_gave_it_though_another_has_taken_over(
@@ -216,21 +216,21 @@ def test_an_answer_names_the_model_that_gave_it_though_another_has_taken_over(
             def encode_texts(self, texts: Sequence[str]) -> Matrix:
                 vectors = super().encode_texts(texts)
                 active = elsewhere.active_space()
-                if list(texts) == ["red"] and active is not None and active.address == old:
+                if list(texts) == ["red"] and active is not None and active.origin == old:
                     change_model(elsewhere, new, settings=settings)
                 return vectors
 
         encoder = SwitchedWhileAsked(load_openclip(old), settings)
         asked = Service(library, settings=settings, encoder=encoder)
         answer = asked.search("red", top=5, everything=True)
-        assert asked.summary().model == new, "the switch has happened"
-        assert answer.model == old
+        assert asked.summary().model == named(new), "the switch has happened"
+        assert answer.model == named(old)
         of_old = Searcher(library, settings=settings, space_id=before.id)
         assert [(one.item, one.score) for one in answer.found] == [
             (hit.item, hit.score) for hit in of_old.search("cutoff:none red", top=5)
         ]
         afterwards = Service(library, settings=settings)
-        assert afterwards.search("red", top=5, everything=True).model == new
+        assert afterwards.search("red", top=5, everything=True).model == named(new)
 
 
 def loaded(service: Service) -> str:

@@ -774,7 +774,7 @@ def test_a_model_chosen_by_another_process_is_filled(
 
     def is_active() -> bool:
         active = library.active_space()
-        return active is not None and active.address == other
+        return active is not None and active.origin == other
 
     watching.until(is_active)
     watching.until_idle()

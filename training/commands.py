@@ -232,7 +232,7 @@ def _configure_arithmetic(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace) -> int:
     _check(arguments)
-    settings = resolve(vars(arguments))
+    settings = _settings(arguments)
     import torch
 
     from training.captions.rows import Columns
@@ -334,6 +334,18 @@ def _check(arguments: Namespace) -> None:
         raise UsageError(
             reason=f"--aspect-jitter must lie in [1, 4], not {arguments.aspect_jitter}"
         )
+
+
+def _settings(arguments: Namespace) -> Settings:
+    """With those of the library, if it is there."""
+    from clipsearch.library import Library
+
+    flags = vars(arguments)
+    try:
+        with Library.open(resolve(flags).library) as library:
+            return resolve(flags, library.settings())
+    except LibraryNotFoundError:
+        return resolve(flags)
 
 
 def _start_from(arguments: Namespace) -> str:

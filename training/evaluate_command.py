@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -186,22 +187,14 @@ def _data(
 
     if arguments.data is not None:
         dataset = read_dataset(arguments.data, only)
-        return dataset, settings, _library_model(settings.library)
+        with suppress(LibraryNotFoundError), Library.open(settings.library) as library:
+            return dataset, resolve(flags, library.settings()), _named(library)
+        return dataset, settings, "embedded"
     if only is not None:
         raise UsageError(reason="--only picks rows of a table: name one with --data")
     with Library.open(settings.library) as library:
         settings = resolve(flags, library.settings())
         return read_library(library), settings, _named(library)
-
-
-def _library_model(path: Path) -> str:
-    from clipsearch.library import Library
-
-    try:
-        with Library.open(path) as library:
-            return _named(library)
-    except LibraryNotFoundError:
-        return "embedded"
 
 
 def _named(library: Library) -> str:

@@ -6,7 +6,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from clipsearch import __version__
-from clipsearch.encoders.registry import LOCAL_DIR, known_models
+from clipsearch.encoders.registry import known_models
+from clipsearch.model_names import LOCAL_DIR
 from training.evaluation import CUTOFFS
 from training.loop import Recipe
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from torch.nn import Module
 
 from clipsearch.config import Settings
 from clipsearch.encoders.openclip import OpenClipModel, load_openclip
+from clipsearch.encoders.openclip_cutting import context_length_of, unread_by
+from clipsearch.encoders.unread import summed_unread
 from clipsearch.errors import TrainingError
 from training.data import (
     MOST_COMPARED,
@@ -136,6 +138,9 @@ def fine_tune(
     tell = tell if team.leads else _silent
     found, learning, held_out = gather(source, options, tell, spill_in=out)
     loaded, teacher = load_models(address, options.teacher, settings, team)
+    tell_unread(loaded, found.pictures, "the model", tell)
+    if teacher is not None:
+        tell_unread(teacher, found.pictures, "the teacher", tell)
     recipe = choose_recipe(len(found.pictures), options, teacher)
     folder = RunFolder(out)
     phases = Phases(
@@ -216,6 +221,18 @@ def load_models(
     loaded = load_openclip(address, settings=settings)
     loaded.model.to(team.device)
     return loaded, load_openclip(teacher, settings=settings) if teacher else None
+
+
+def tell_unread(
+    loaded: OpenClipModel, pictures: Sequence[CaptionedPicture], reader: str, tell: Tell
+) -> None:
+    """Says once how many captions are longer than a model reads."""
+    captions = [caption for picture in pictures for caption in picture.captions]
+    unread = unread_by(loaded.tokenizer, captions)
+    length = context_length_of(loaded.tokenizer)
+    note = summed_unread(captions, unread, length, "captions", reader)
+    if note is not None:
+        tell(f"{note}. That is not learned; shorter captions are, or several a picture")
 
 
 def gather(

@@ -8,9 +8,9 @@ from html import escape as escape_html
 from pathlib import Path
 
 from clipsearch.command import clock
-from clipsearch.encoders.registry import LOCAL_DIR
 from clipsearch.errors import QueryError
 from clipsearch.library.fill_state import FAILED, RUNNING, FillState
+from clipsearch.model_names import LOCAL_DIR
 from clipsearch.query import parse, words
 from clipsearch.query.fields import FILTERS, OPTIONS, TERMS
 from clipsearch.sizes import shown_bytes

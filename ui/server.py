@@ -192,12 +192,7 @@ def guarded(
 
 
 def _keep_gradio_at_home(uploads: Path) -> None:
-    """No telemetry, no recorded runs, no shared folders: gradio reads these when it is imported."""
-    os.environ.update(
-        GRADIO_ANALYTICS_ENABLED="False",
-        GRADIO_RUN_HISTORY="False",
-        GRADIO_TEMP_DIR=str(uploads),
-        HF_HUB_DISABLE_TELEMETRY="1",
-    )
+    """No recorded runs, no shared folders: gradio reads these when it is imported."""
+    os.environ.update(GRADIO_RUN_HISTORY="False", GRADIO_TEMP_DIR=str(uploads))
     for name in ("ALLOWED_PATHS", "ROOT_PATH", "SHARE", "MCP_SERVER", "VIBE_MODE"):
         os.environ.pop(f"GRADIO_{name}", None)

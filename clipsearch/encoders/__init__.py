@@ -13,11 +13,13 @@ from clipsearch.encoders.loading import (
 )
 from clipsearch.encoders.protocol import Encoder
 from clipsearch.encoders.registry import ModelEntry, known_models
+from clipsearch.encoders.unread import counted_unread, told_unread
 
 __all__ = [
     "Encoder",
     "ModelEntry",
     "compile_encoder",
+    "counted_unread",
     "differences",
     "embedded_space",
     "is_compiled",
@@ -26,4 +28,5 @@ __all__ = [
     "may_use_compiled",
     "model_parts",
     "resolve_address",
+    "told_unread",
 ]

@@ -7,18 +7,20 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from clipsearch.config import Settings
+from clipsearch.config import Settings, resolve
+from clipsearch.encoders.downloads import announce
 from clipsearch.encoders.registry import (
     AUTO,
     DEFAULT,
     EMBEDDED,
     HF_HUB,
-    LOCAL_DIR,
     OPENAI_MODELS,
     RECOMMENDED,
     is_cached,
 )
 from clipsearch.errors import UnknownModelError
+from clipsearch.model_names import LOCAL_DIR, unmarked
+from clipsearch.network import is_forbidden
 
 PROBE_TIMEOUT_S = 2.0
 Notify = Callable[[str], None]
@@ -30,13 +32,15 @@ def resolve_address(
     """The canonical form of an address; UnknownModelError with a suggestion if there is none.
 
     ``auto`` becomes the recommended model if its weights are here or can be downloaded, else
-    ``embedded``, which ``notify`` is told; that takes at most about two seconds. A local folder
-    becomes an absolute path. ``settings`` is accepted for symmetry with loading and not needed.
+    ``embedded``, which ``notify`` is told; that takes at most about two seconds. Before the network
+    is asked, that is told, too, and with ``settings.offline`` it is not asked. A local folder
+    becomes an absolute path.
     """
-    del settings
     address = address.strip()
+    if not address.startswith(LOCAL_DIR):
+        address, _ = unmarked(address)  # which of its spaces is for the library to say
     if address == AUTO:
-        return _automatic(notify)
+        return _automatic(settings or resolve(), notify)
     if address == EMBEDDED or address in {entry.address for entry in RECOMMENDED}:
         return address
     if address.startswith(LOCAL_DIR):
@@ -55,13 +59,19 @@ def resolve_address(
     return check_address(address)
 
 
-def _automatic(notify: Notify | None) -> str:
+def _automatic(settings: Settings, notify: Notify | None) -> str:
     recommended = next(entry for entry in RECOMMENDED if entry.address == DEFAULT)
-    if is_cached(recommended) or hub_is_reachable():
+    if is_cached(recommended):
         return DEFAULT
+    is_offline = is_forbidden(settings.offline)
+    if not is_offline:
+        announce(DEFAULT, settings, notify, doing="Looking for and downloading")
+        if hub_is_reachable():
+            return DEFAULT
     if notify is not None:
+        why = "Offline" if is_offline else "No network"
         notify(
-            f"No network: using the small embedded model. Later, for better answers: "
+            f"{why}: using the small embedded model. Later, for better answers: "
             f"clipsearch index --model {DEFAULT}"
         )
     return EMBEDDED
@@ -73,7 +83,7 @@ def hub_is_reachable(timeout_s: float = PROBE_TIMEOUT_S) -> bool:
     The hub's own client retries for more than twenty seconds without a network. Name lookups
     cannot be given a time limit, so the question is asked in a thread that may be left behind.
     """
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+    if is_forbidden(False):
         return False
     # Only here: it brings http and ssl along, and every decoder process imports this package.
     import urllib.error

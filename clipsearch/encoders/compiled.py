@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 
 from clipsearch.config import Settings
 from clipsearch.encoders import text_tower
+from clipsearch.encoders.checking import checked_pixels, checked_texts
 from clipsearch.encoders.tokenizer import BytePairTokenizer
-from clipsearch.errors import DeviceError
+from clipsearch.encoders.unread import unread_words
+from clipsearch.errors import DeviceError, ModelError
 from clipsearch.vectors import EmbeddingSpace, Matrix, Pixels, unit_rows
 
 if TYPE_CHECKING:
@@ -168,26 +170,42 @@ class CompiledEncoder:
     def encode_images(self, batch: Pixels) -> Matrix:
         from clipsearch.encoders.openvino_runtime import ov
 
-        vectors = np.empty((len(batch), self.space.dim), np.float32)
+        pixels = checked_pixels(batch, self.preprocessing.height, self.preprocessing.width)
+        vectors = np.empty((len(pixels), self.space.dim), np.float32)
         tower = self._image_tower()
         with self._running["image"]:
             if self._requests is None:
                 streams = tower.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
                 self._requests = ov.AsyncInferQueue(tower, streams)
                 self._requests.set_callback(_keep)
-            for start in range(0, len(batch), _SUB_BATCH):
-                part = np.ascontiguousarray(batch[start : start + _SUB_BATCH])
-                self._requests.start_async([part], (vectors, start))
-            self._requests.wait_all()
+            try:
+                for start in range(0, len(pixels), _SUB_BATCH):
+                    part = pixels[start : start + _SUB_BATCH]
+                    self._requests.start_async([part], (vectors, start))
+                self._requests.wait_all()
+            except BaseException as error:
+                self._requests = None  # one that failed keeps what it failed on
+                if isinstance(error, RuntimeError):
+                    reason = f"{self.address} could not encode these pictures: {error}"
+                    raise ModelError(reason=reason) from error
+                raise
         return unit_rows(vectors) if len(vectors) else vectors
 
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
-        if not texts:
+        checked = checked_texts(texts)
+        if not checked:
             return np.empty((0, self.space.dim), np.float32)
-        tokens = self._tokenizer(texts)
+        tokens = self._tokenizer(checked)
         tower = self._text_tower()
         with self._running["text"]:
             return unit_rows(tower(tokens))
+
+    @property
+    def context_length(self) -> int:
+        return self._manifest.context_length
+
+    def unread(self, texts: Sequence[str]) -> list[str]:
+        return [unread_words(text, self._tokenizer.is_cut) for text in checked_texts(texts)]
 
     def _image_tower(self) -> Any:
         with self._loading:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from clipsearch.encoders.registry import LOCAL_DIR
+from clipsearch.config import Settings
+from clipsearch.model_names import LOCAL_DIR
 from clipsearch.vectors import EmbeddingSpace
 
 
-def model_parts(address: str) -> dict[str, str]:
+def model_parts(
+    address: str, settings: Settings, space: EmbeddingSpace | None = None
+) -> dict[str, str]:
     """Checksums of a model folder's parts by name; of other addresses, whose files stay, nothing.
 
-    Raises what ``read_local_model`` raises.
+    Raises what ``read_model`` raises.
     """
     if not address.startswith(LOCAL_DIR):
         return {}
-    from clipsearch.encoders.local_model import read_local_model  # slow: a search needs it not
+    from clipsearch.encoders.model_store import read_model  # slow: a search needs it not
 
-    return read_local_model(Path(address.removeprefix(LOCAL_DIR)), address).parts()
+    return read_model(address, settings, space).parts()
 
 
 def differences(

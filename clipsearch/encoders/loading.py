@@ -11,9 +11,11 @@ from pathlib import Path
 from clipsearch import errors
 from clipsearch.config import Settings, resolve
 from clipsearch.encoders.addresses import resolve_address
+from clipsearch.encoders.downloads import announce
 from clipsearch.encoders.protocol import Encoder
-from clipsearch.encoders.registry import EMBEDDED, EMBEDDED_FOLDER, LOCAL_DIR
+from clipsearch.encoders.registry import EMBEDDED, EMBEDDED_FOLDER
 from clipsearch.errors import DeviceError, ModelError, SpaceMismatchError
+from clipsearch.model_names import LOCAL_DIR
 from clipsearch.processes import own_command, own_environment
 from clipsearch.vectors import EmbeddingSpace
 
@@ -30,8 +32,9 @@ def load_encoder(
 ) -> Encoder:
     """Loads a model by its address (see docs/models.md) in the fastest runtime there is.
 
-    With ``space`` the result is of exactly that space, else SpaceMismatchError. Other errors are
-    ModelErrors of the kind of trouble. ``notify`` hears in one line when torch has to stand in.
+    With ``space`` the result is of exactly that space, else SpaceMismatchError. Models of folders
+    are read from the copies of the library that ``settings`` names, where it has one. Other errors
+    are ModelErrors of the kind of trouble. ``notify`` hears in one line when torch has to stand in.
     """
     settings = settings or resolve()
     address = resolve_address(address, settings=settings, notify=notify)
@@ -52,7 +55,8 @@ def load_encoder(
             )
     from clipsearch.encoders.openclip import TorchEncoder, load_openclip
 
-    encoder = TorchEncoder(load_openclip(address, settings=settings), settings)
+    loaded = load_openclip(address, settings=settings, space=space, notify=notify)
+    encoder = TorchEncoder(loaded, settings)
     if space is not None and encoder.space != space:
         raise SpaceMismatchError(
             expected=f"other weights of {address}", found="another model", address=address
@@ -81,29 +85,41 @@ def may_use_compiled(settings: Settings) -> bool:
 
 
 def compile_encoder(
-    address: str, *, settings: Settings | None = None, notify: Notify | None = None
+    address: str,
+    *,
+    settings: Settings | None = None,
+    space: EmbeddingSpace | None = None,
+    notify: Notify | None = None,
 ) -> bool:
     """Makes the compiled runtime's files unless they are there; True if they are there now.
 
     It is done by a process of its own (see ``openclip_export``), so this one imports no torch.
-    Raises what loading the model raises; False, and a line to ``notify``, if only the conversion
-    failed: torch then does the work.
+    ``space`` is that of the model, if it is known. Raises what loading it raises; False, and a line
+    to ``notify``, if only the conversion failed: torch then does the work.
     """
     settings = settings or resolve()
     address = resolve_address(address, settings=settings, notify=notify)
-    known = _space_without_torch(address, settings)
+    known = space or _space_without_torch(address, settings)
     if known is not None and is_compiled(known, settings):
         return True
+    announce(address, settings, notify)
     if notify is not None:
         notify(f"Preparing the fast runtime of {address} (once, well under a minute for most)")
-    command = own_command("-m", "clipsearch.encoders.openclip_export", address)
+    source = address
+    if address.startswith(LOCAL_DIR):
+        from clipsearch.encoders.model_store import read_model
+
+        source = f"{LOCAL_DIR}{read_model(address, settings, space).folder}"
+    command = own_command("-m", "clipsearch.encoders.openclip_export", source)
     try:
         done = subprocess.run(
             [*command, str(settings.compiled_dir)],
             capture_output=True,
             text=True,
             timeout=_CONVERSION_TIMEOUT_S,
-            env=own_environment(PYTHONWARNINGS="ignore"),
+            env=own_environment(
+                PYTHONWARNINGS="ignore", CLIPSEARCH_OFFLINE="1" if settings.offline else "0"
+            ),
             check=True,
         )
         result = json.loads(done.stdout.splitlines()[-1])
@@ -138,12 +154,12 @@ def embedded_space() -> EmbeddingSpace:
 
 def _space_without_torch(address: str, settings: Settings) -> EmbeddingSpace | None:
     """The space of an address, from its folder or from what has been compiled, if that says it."""
-    from clipsearch.encoders.local_model import read_local_model
-
     if address == EMBEDDED:
         return embedded_space()
     if address.startswith(LOCAL_DIR):
-        return read_local_model(Path(address.removeprefix(LOCAL_DIR)), address).space()
+        from clipsearch.encoders.model_store import read_model
+
+        return read_model(address, settings).space()
     from clipsearch.encoders.compiled import find_address
 
     return find_address(settings, address)

@@ -15,6 +15,7 @@ from clipsearch.errors import (
     WeightsFormatError,
     WeightsNotFoundError,
 )
+from clipsearch.model_names import LOCAL_DIR
 from clipsearch.vectors import EmbeddingSpace
 
 CONFIG = "open_clip_config.json"
@@ -61,8 +62,7 @@ class LocalModel:
         if not self.model_cfg["text_cfg"].get("hf_tokenizer_name"):
             return ""
         state = hashlib.sha256()
-        files = {file for pattern in _TOKENIZER_FILES for file in self.folder.glob(pattern)}
-        for file in sorted(files - {self.folder / CONFIG}):
+        for file in tokenizer_files(self.folder):
             state.update(f"{file.name} {file_sha256(file)}\n".encode())
         return state.hexdigest()
 
@@ -88,7 +88,8 @@ def read_local_model(folder: Path, address: str) -> LocalModel:
         raise WeightsNotFoundError(
             address=address,
             path=config_path,
-            advice=f"A model folder holds {CONFIG} and {WEIGHTS}.",
+            advice=f"A model folder holds {CONFIG} and {WEIGHTS}. If it has moved, name its new "
+            f"place: {LOCAL_DIR}NEW_FOLDER",
         )
     config = _read_config(config_path, address)
     weights = folder / WEIGHTS
@@ -108,6 +109,12 @@ def read_local_model(folder: Path, address: str) -> LocalModel:
     return LocalModel(
         address, folder, config["model_cfg"], config["preprocess_cfg"], preprocessing, tensors
     )
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a model folder that a tokenizer may read, sorted."""
+    found = {file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern)}
+    return sorted(file for file in found - {folder / CONFIG} if file.is_file())
 
 
 def space_of(

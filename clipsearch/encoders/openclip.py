@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import open_clip
@@ -25,6 +25,8 @@ from safetensors.torch import load_file
 
 from clipsearch.config import Settings, resolve
 from clipsearch.encoders.addresses import hub_is_reachable, resolve_address
+from clipsearch.encoders.checking import checked_pixels, checked_texts
+from clipsearch.encoders.downloads import announce, failed, forbidden, hub_offline
 from clipsearch.encoders.local_model import (
     CONFIG,
     LocalModel,
@@ -33,18 +35,26 @@ from clipsearch.encoders.local_model import (
     read_safetensors_header,
     space_of,
 )
+from clipsearch.encoders.model_store import read_model
+from clipsearch.encoders.openclip_cutting import context_length_of, unread_by
 from clipsearch.encoders.preprocessing import Preprocessing
-from clipsearch.encoders.registry import EMBEDDED, EMBEDDED_FOLDER, HF_HUB, LOCAL_DIR
+from clipsearch.encoders.registry import EMBEDDED, EMBEDDED_FOLDER, HF_HUB
 from clipsearch.errors import (
+    DependencyError,
     DeviceError,
     ModelConfigError,
-    ModelDownloadError,
+    ModelError,
     WeightsCorruptError,
     WeightsFormatError,
 )
+from clipsearch.model_names import LOCAL_DIR
+from clipsearch.network import is_forbidden
 from clipsearch.vectors import EmbeddingSpace, Matrix, Pixels, unit_rows
 
 _SUB_BATCH = 64  # pictures in one forward pass
+Notify = Callable[[str], None]
+Tokenizer = Callable[[list[str]], torch.Tensor]
+Fetched = TypeVar("Fetched")
 
 
 @dataclass(frozen=True)
@@ -74,22 +84,29 @@ class OpenClipModel:
         )
 
 
-def load_openclip(address: str, *, settings: Settings | None = None) -> OpenClipModel:
+def load_openclip(
+    address: str,
+    *,
+    settings: Settings | None = None,
+    space: EmbeddingSpace | None = None,
+    notify: Notify | None = None,
+) -> OpenClipModel:
     """Loads a model by any address but ``auto``; never with random weights.
 
-    Raises a ModelError of the kind of trouble: unknown name, no or broken weights, pickled
-    weights, configuration and weights that do not fit, or no network for a download.
+    ``space`` is that of a model that the library of ``settings`` knows. Raises a ModelError of the
+    kind of trouble: unknown name, no or broken weights, pickled weights, configuration and weights
+    that do not fit, or no network for a download.
     """
-    address = resolve_address(address, settings=settings)
+    settings = settings or resolve()
+    address = resolve_address(address, settings=settings, notify=notify)
     with _quiet():
         if address == EMBEDDED:
             return _from_folder(read_local_model(EMBEDDED_FOLDER, address))
         if address.startswith(LOCAL_DIR):
-            folder = Path(address.removeprefix(LOCAL_DIR))
-            return _from_folder(read_local_model(folder, address))
+            return _from_folder(read_model(address, settings, space))
         if address.startswith(HF_HUB):
-            return _from_hub(address)
-        return _from_registry(address)
+            return _from_hub(address, settings, notify)
+        return _from_registry(address, settings, notify)
 
 
 def _from_folder(local: LocalModel) -> OpenClipModel:
@@ -153,37 +170,71 @@ def _check_shapes(local: LocalModel, model: torch.nn.Module) -> None:
     )
 
 
-def _from_registry(address: str) -> OpenClipModel:
+def _from_registry(address: str, settings: Settings, notify: Notify | None) -> OpenClipModel:
     name, _, tag = address.partition("/")
     tag_cfg = open_clip.get_pretrained_cfg(name, tag)
-    with _download(address):
-        weights = Path(open_clip.download_pretrained(tag_cfg))
+
+    def fetch() -> tuple[Path, Tokenizer]:
+        return Path(open_clip.download_pretrained(tag_cfg)), open_clip.get_tokenizer(name)
+
+    weights, tokenizer = _fetched(address, settings, notify, fetch)
     # The weights of some tags need QuickGELU, whatever the architecture's name says.
     quick_gelu = bool(tag_cfg.get("quick_gelu", False))
     model = _created(weights, name, pretrained=tag, force_quick_gelu=quick_gelu)
     model_cfg = deepcopy(open_clip.get_model_config(name))
     if quick_gelu:
         model_cfg["quick_gelu"] = True
-    return _finished(address, model, model_cfg, weights, open_clip.get_tokenizer(name))
+    return _finished(address, model, model_cfg, weights, tokenizer)
 
 
-def _from_hub(address: str) -> OpenClipModel:
+def _from_hub(address: str, settings: Settings, notify: Notify | None) -> OpenClipModel:
     repository = address.removeprefix(HF_HUB)
-    with _download(address):
+
+    def fetch() -> tuple[Path, Tokenizer, dict[str, Any]]:
         config = open_clip.factory._get_hf_config(repository)
         weights = Path(open_clip.pretrained.download_pretrained_from_hf(repository))
+        return weights, open_clip.get_tokenizer(address), config
+
+    weights, tokenizer, config = _fetched(address, settings, notify, fetch)
     model = _created(weights, address)
-    tokenizer = open_clip.get_tokenizer(address)
     return _finished(address, model, config["model_cfg"], weights, tokenizer)
+
+
+def _fetched(
+    address: str, settings: Settings, notify: Notify | None, fetch: Callable[[], Fetched]
+) -> Fetched:
+    """What is on this machine; where something is missing, from the network, which is told before.
+
+    Raises ModelDownloadError, within seconds where there is no network.
+    """
+    try:
+        with hub_offline():
+            return fetch()
+    except ImportError as error:
+        raise DependencyError(
+            reason=f"{address} needs a package that is not installed: pip install {error.name}"
+        ) from error
+    except Exception:  # the hub's and open_clip's own, of many kinds: something is not here
+        announce(address, settings, notify)
+        if is_forbidden(settings.offline):
+            raise forbidden(address) from None
+    if not hub_is_reachable():  # the client alone would retry for over twenty seconds
+        raise failed(address, "there is no network")
+    try:
+        with hub_offline(False):
+            return fetch()
+    except Exception as error:
+        raise failed(address, (str(error).splitlines() or [repr(error)])[0]) from error
 
 
 def _created(weights: Path, name: str, **options: Any) -> torch.nn.Module:
     if weights.suffix == ".safetensors":
         read_safetensors_header(weights)
     try:
-        model: torch.nn.Module = open_clip.create_model(
-            name, require_pretrained=True, weights_only=True, **options
-        )
+        with hub_offline():  # all of it has been fetched
+            model: torch.nn.Module = open_clip.create_model(
+                name, require_pretrained=True, weights_only=True, **options
+            )
     except Exception as error:  # open_clip raises many kinds, and RuntimeError for most
         if "weights_only" in str(error) or "Unsupported global" in str(error):
             raise WeightsFormatError(path=weights, reason="it holds more than tensors") from error
@@ -204,23 +255,6 @@ def _finished(
     return OpenClipModel(
         model.float().eval(), preprocess_cfg, tokenizer, address, model_cfg, file_sha256(weights)
     )
-
-
-@contextlib.contextmanager
-def _download(address: str) -> Iterator[None]:
-    """Uses the local cache where it can; fails within seconds where there is no network."""
-    import huggingface_hub.constants as hub
-
-    was_offline = hub.HF_HUB_OFFLINE
-    reachable = not was_offline and hub_is_reachable()
-    hub.HF_HUB_OFFLINE = not reachable  # the client alone would retry for over twenty seconds
-    try:
-        yield
-    except Exception as error:  # the hub's, urllib's and open_clip's own
-        cause = "there is no network" if not reachable else str(error).splitlines()[0]
-        raise ModelDownloadError(address=address, reason=cause) from error
-    finally:
-        hub.HF_HUB_OFFLINE = was_offline
 
 
 class TorchEncoder:
@@ -246,25 +280,44 @@ class TorchEncoder:
         return self.preprocessing.apply(image)
 
     def encode_images(self, batch: Pixels) -> Matrix:
+        pixels = checked_pixels(batch, self.preprocessing.height, self.preprocessing.width)
         parts = [
-            self._encode_pixels(batch[start : start + _SUB_BATCH])
-            for start in range(0, len(batch), _SUB_BATCH)
+            self._encode_pixels(pixels[start : start + _SUB_BATCH])
+            for start in range(0, len(pixels), _SUB_BATCH)
         ]
         return np.concatenate(parts) if parts else np.empty((0, self.space.dim), np.float32)
 
     def _encode_pixels(self, batch: Pixels) -> Matrix:
-        with torch.inference_mode():
-            pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device).float() / 255
+        with torch.inference_mode(), self._failing("these pictures"):
+            own = batch if batch.flags.writeable else batch.copy()  # torch warns of others
+            pixels = torch.from_numpy(own).to(self._device).float() / 255
             normal = ((pixels - self._mean) / self._std).to(self._dtype)
             vectors = self._model.encode_image(normal)
             return unit_rows(vectors.float().cpu().numpy())
 
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
-        if not texts:
+        checked = checked_texts(texts)
+        if not checked:
             return np.empty((0, self.space.dim), np.float32)
-        with torch.inference_mode():
-            tokens = self._tokenizer(list(texts)).to(self._device)
+        with torch.inference_mode(), self._failing("these texts"):
+            tokens = self._tokenizer(checked).to(self._device)
             return unit_rows(self._model.encode_text(tokens).float().cpu().numpy())
+
+    @property
+    def context_length(self) -> int:
+        return context_length_of(self._tokenizer)
+
+    def unread(self, texts: Sequence[str]) -> list[str]:
+        return unread_by(self._tokenizer, checked_texts(texts))
+
+    @contextlib.contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        """Turns torch's errors, of too little memory for example, into ours."""
+        try:
+            yield
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise ModelError(reason=f"{self.address} could not encode {what}: {reason}") from error
 
 
 def _device_and_precision(settings: Settings) -> tuple[torch.device, str]:

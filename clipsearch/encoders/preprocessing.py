@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from clipsearch.errors import ImageUnreadableError
 from clipsearch.vectors import Pixels
 
 _INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -59,7 +60,17 @@ class Preprocessing:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
     def apply(self, image: Image.Image) -> Pixels:
-        """Resizes and crops to (3, height, width) uint8, RGB."""
+        """Resizes and crops to (3, height, width) uint8, RGB.
+
+        ImageUnreadableError for a picture without pixels, and for what is no Pillow image.
+        """
+        if not isinstance(image, Image.Image) or not min(image.size):
+            raise ImageUnreadableError(
+                path="What was given",
+                reason=f"it is a {type(image).__name__}"
+                f"{f' of {image.width} x {image.height} pixels' if hasattr(image, 'width') else ''}"
+                ", not a Pillow image with pixels",
+            )
         image = image if image.mode == "RGB" else image.convert("RGB")
         if self.resize_mode == "squash":
             fitted = self._resized(image, self.width, self.height)

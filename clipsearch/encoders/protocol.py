@@ -36,9 +36,15 @@ class Encoder(Protocol):
         ...
 
     def encode_images(self, batch: Pixels) -> Matrix:
-        """(n, 3, h, w) uint8 -> (n, dim) float32 unit rows; n may be 0."""
+        """(n, 3, h, w) uint8 -> (n, dim) float32 unit rows; n may be 0.
+
+        VectorError for another shape or type; the next call is not affected.
+        """
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Matrix:
-        """n texts -> (n, dim) float32 unit rows; n may be 0."""
+        """n texts -> (n, dim) float32 unit rows; n may be 0.
+
+        VectorError for what is no text. What a model does not read of long ones says ``unread``.
+        """
         ...

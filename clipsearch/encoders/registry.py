@@ -9,7 +9,6 @@ from pathlib import Path
 EMBEDDED = "embedded"
 AUTO = "auto"
 DEFAULT = "ViT-B-32-256/datacomp_s34b_b86k"
-LOCAL_DIR = "local-dir:"
 HF_HUB = "hf-hub:"
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 
@@ -38,6 +37,7 @@ class ModelEntry:
     note: str
     hub: str | None = None  # the Hugging Face repository of the weights
     cached: bool = False
+    megabytes: int | None = None  # of the weights as they are downloaded, in float32
 
 
 RECOMMENDED = (
@@ -55,6 +55,7 @@ RECOMMENDED = (
         "MIT",
         "151 M parameters, ImageNet 72.8 %",
         "laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K",
+        megabytes=605,
     ),
     ModelEntry(
         "ViT-B-16-SigLIP2-256/webli",
@@ -63,6 +64,7 @@ RECOMMENDED = (
         "Apache-2.0",
         "many languages, ImageNet 79.1 %, about 3 GB of memory",
         "timm/ViT-B-16-SigLIP2-256",
+        megabytes=1501,
     ),
     ModelEntry(
         "PE-Core-L-14-336/meta",
@@ -71,6 +73,7 @@ RECOMMENDED = (
         "Apache-2.0",
         "ImageNet 83.5 %, for a GPU",
         "timm/PE-Core-L-14-336",
+        megabytes=2685,
     ),
     ModelEntry(
         "ViT-SO400M-16-SigLIP2-384/webli",
@@ -79,6 +82,7 @@ RECOMMENDED = (
         "Apache-2.0",
         "many languages, ImageNet 84.1 %, for a GPU",
         "timm/ViT-SO400M-16-SigLIP2-384",
+        megabytes=4544,
     ),
     ModelEntry(
         "MobileCLIP2-S2/dfndr2b",
@@ -87,6 +91,7 @@ RECOMMENDED = (
         "Apple research only",
         "small and good, licensed for research only",
         "timm/MobileCLIP2-S2-OpenCLIP",
+        megabytes=397,
     ),
 )
 
@@ -119,11 +124,12 @@ def is_cached(entry: ModelEntry) -> bool:
     return cached_file(entry.hub) is not None
 
 
-def cached_file(repository: str) -> Path | None:
+def cached_file(repository: str, file: str = "") -> Path | None:
     """The weights file of a hub repository in the local hub cache, if it is there."""
     from huggingface_hub import try_to_load_from_cache
 
-    for name in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"):
+    usual = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    for name in (f"{Path(file).stem}.safetensors", file) if file else usual:
         found = try_to_load_from_cache(repository, name)
         if isinstance(found, str):
             return Path(found)

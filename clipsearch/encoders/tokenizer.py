@@ -60,6 +60,13 @@ class BytePairTokenizer:
             tokens[row, : len(ids)] = ids
         return tokens
 
+    def is_cut(self, text: str) -> bool:
+        """True if the end of a text is not among its ids."""
+        # No token is shorter than a byte, so most texts need not be looked at.
+        if len(text.encode()) + 2 <= self.context_length:
+            return False
+        return len(self.encode(text)) + 2 > self.context_length
+
     def encode(self, text: str) -> list[int]:
         """The ids of one text, without start and end."""
         ids: list[int] = []

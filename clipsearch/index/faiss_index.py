@@ -15,7 +15,7 @@ import numpy as np
 
 from clipsearch.errors import DependencyError, StorageError, VectorError
 from clipsearch.index.protocol import Neighbours, best_first
-from clipsearch.vectors import Ids, Matrix, Vector, require_unit_rows, unit_vector
+from clipsearch.vectors import Ids, Matrix, Vector, checked_ids, require_unit_rows, unit_vector
 
 
 def _installed() -> dict[str, str]:
@@ -68,11 +68,9 @@ class FaissIndex:
 
     def put(self, ids: Ids, vectors: Matrix) -> None:
         rows = require_unit_rows(vectors, self.dim)
-        ids = np.asarray(ids, dtype=np.int64)
-        if ids.shape != (len(rows),):
-            raise VectorError(reason=f"{len(rows)} vectors were given with ids of {ids.shape}")
-        if len(ids) and ids.min() < 0:
-            raise VectorError(reason=f"ids must not be negative, got {ids.min()}")
+        ids = checked_ids(ids)
+        if len(ids) != len(rows):
+            raise VectorError(reason=f"{len(rows)} vectors were given with {len(ids)} ids")
         if len(np.unique(ids)) != len(ids):
             raise VectorError(reason="an id was given twice")
         kept = ~np.isin(self._ids, ids)
@@ -82,21 +80,21 @@ class FaissIndex:
         self._replace(all_ids[order], all_rows[order])
 
     def remove(self, ids: Ids) -> int:
-        kept = ~np.isin(self._ids, np.asarray(ids, dtype=np.int64))
+        kept = ~np.isin(self._ids, checked_ids(ids))
         removed = int(len(self._ids) - kept.sum())
         if removed:
             self._replace(self._ids[kept], self._rows[kept])
         return removed
 
     def search(self, query: Vector, k: int, among: Ids | None = None) -> Neighbours:
-        if np.asarray(query).shape != (self.dim,):
-            raise VectorError(reason=f"the question has shape {np.shape(query)}, not ({self.dim},)")
         question = unit_vector(query)
+        if question.shape != (self.dim,):
+            raise VectorError(reason=f"the question has {question.size} numbers, not {self.dim}")
         if among is None:
             if len(self._ids) >= _WORTH_A_GPU and 2 * k <= _GPU_MAX_K and gpu_count() > 0:
                 return self._on_gpu_nearest(question, k)
             return _best(self._ids, self._rows @ question, k)
-        places = np.flatnonzero(np.isin(self._ids, np.asarray(among, dtype=np.int64)))
+        places = np.flatnonzero(np.isin(self._ids, checked_ids(among)))
         # Gathering many rows costs more than the whole product, of which the rest is thrown away.
         few = len(places) * 4 < len(self._ids)
         scores = self._rows[places] @ question if few else (self._rows @ question)[places]

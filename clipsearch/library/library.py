@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -50,7 +50,9 @@ _README = """\
 This folder is a clipsearch library.
 
 library.db is the truth: what is known about your photos, and their vectors. Back it up with
-`clipsearch backup FILE`. Everything else here may be deleted; it is made again when needed.
+`clipsearch backup FILE`. models/, where it is there, holds the library's own copies of models
+that you trained or chose by their folder: no one can make them again, so back it up, too.
+Everything else here may be deleted; it is made again when needed.
 thumbs/ and views/ hold small copies of your photos: treat them as privately as those.
 Your photos are not in here, and clipsearch never changes them.
 """
@@ -151,6 +153,11 @@ class Library:
         """Counts by format, year, camera and kind of failure, and sizes on the disk."""
         with self._database.reading() as connection:
             return count_statistics(connection, self.path)
+
+    def describe_itself(self) -> None:
+        """Writes README.txt anew, which may be of a version that knew less."""
+        with suppress(OSError):
+            (self.path / "README.txt").write_text(_README, encoding="utf-8")
 
     def check(self, *, repair: bool = False) -> CheckReport:
         """Verifies every page, row, checksum and vector; ``repair`` removes what is damaged.

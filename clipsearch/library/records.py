@@ -72,7 +72,11 @@ class ItemRecord:
 
 @dataclass(frozen=True)
 class SpaceRecord:
-    """An embedding space that the library holds vectors of, and what made them."""
+    """An embedding space that the library holds vectors of, and what made them.
+
+    No other has the same ``address`` (see ``model_names``). ``origin`` is the one that the model
+    was taken from, which may hold another model by now.
+    """
 
     id: str
     space: EmbeddingSpace
@@ -81,6 +85,7 @@ class SpaceRecord:
     precision: str
     embedded: int  # vectors
     active: bool  # searches use it
+    origin: str
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from clipsearch.errors import ModelChangeError, NotInLibraryError
 from clipsearch.library.database import Database
 from clipsearch.library.records import SpaceRecord
+from clipsearch.model_names import names_of
 from clipsearch.vectors import EmbeddingSpace
 
 if TYPE_CHECKING:
@@ -35,15 +36,17 @@ class Spaces:
                 active, (SELECT count(*) FROM embedding WHERE space_id = space.id)
             FROM space ORDER BY space.rowid"""
         )
+        names = names_of([(row[0], row[5]) for row in rows])
         return [
             SpaceRecord(
                 id=row[0],
                 space=EmbeddingSpace(row[1], row[2], row[3], row[4]),
-                address=row[5],
+                address=names[row[0]],
                 runtime=row[6],
                 precision=row[7],
                 active=bool(row[8]),
                 embedded=row[9],
+                origin=row[5],
             )
             for row in rows
         ]
@@ -95,11 +98,7 @@ def plan_switch(connection: Connection, space_id: str | None) -> None:
     if space_id is not None:
         connection.exec_driver_sql("INSERT INTO meta VALUES (?, ?)", (NEXT, space_id))
     # An index run that was to change the model and was interrupted has set it already.
-    connection.exec_driver_sql(
-        "UPDATE meta SET value = (SELECT address FROM space WHERE active) WHERE key = ?"
-        " AND EXISTS (SELECT 1 FROM space WHERE active)",
-        (MODEL,),
-    )
+    _remember_model(connection)
 
 
 def activate(connection: Connection, space_id: str, library: Path) -> None:
@@ -113,9 +112,22 @@ def activate(connection: Connection, space_id: str, library: Path) -> None:
     if done.rowcount != 1:
         raise NotInLibraryError(what=f"Space {space_id}", path=library, advice="")
     connection.exec_driver_sql("DELETE FROM meta WHERE key = ?", (NEXT,))
-    connection.exec_driver_sql(
-        "INSERT OR REPLACE INTO meta SELECT ?, address FROM space WHERE active", (MODEL,)
-    )
+    _remember_model(connection)
+
+
+def _remember_model(connection: Connection) -> None:
+    """Makes the model of the active space, if there is one, the library's."""
+    active = connection.exec_driver_sql("SELECT id FROM space WHERE active").scalar()
+    if active is not None:
+        connection.exec_driver_sql(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)", (MODEL, name_of(connection, active))
+        )
+
+
+def name_of(connection: Connection, space_id: str) -> str:
+    """What a space's model is called among those of the library (see ``model_names``)."""
+    rows = connection.exec_driver_sql("SELECT id, address FROM space ORDER BY rowid").all()
+    return names_of([(row[0], row[1]) for row in rows])[space_id]
 
 
 def drop(connection: Connection, space_id: str) -> int:
@@ -123,13 +135,11 @@ def drop(connection: Connection, space_id: str) -> int:
 
     ModelChangeError for the one that searches use.
     """
-    row = connection.exec_driver_sql(
-        "SELECT active, address FROM space WHERE id = ?", (space_id,)
-    ).first()
-    if row is not None and row[0]:
+    active = connection.exec_driver_sql("SELECT id FROM space WHERE active").scalar()
+    if active == space_id:
         raise ModelChangeError(
-            reason=f"Searches use the vectors of {row[1]}. Change to another model first: "
-            "clipsearch models use ADDRESS, or models back"
+            reason=f"Searches use the vectors of {name_of(connection, active)}. Change to another "
+            "model first: clipsearch models use ADDRESS, or models back"
         )
     gone = connection.exec_driver_sql("DELETE FROM embedding WHERE space_id = ?", (space_id,))
     connection.exec_driver_sql("DELETE FROM space WHERE id = ?", (space_id,))

@@ -30,8 +30,9 @@ from clipsearch.library.records import (
 )
 from clipsearch.library.roots import all_roots, covering_root, insert_root, repoint_root, set_inodes
 from clipsearch.library.schema import embedding_checksum, item_checksum
-from clipsearch.library.spaces import activate, drop, keep_parts, plan_switch
+from clipsearch.library.spaces import activate, drop, keep_parts, name_of, plan_switch
 from clipsearch.library.tag_writing import TagWriter
+from clipsearch.model_names import MODELS, unmarked
 from clipsearch.vectors import EmbeddingSpace, require_unit_rows, to_bytes
 
 if TYPE_CHECKING:
@@ -82,9 +83,11 @@ class LibraryWriter:
     ) -> SpaceRecord:
         """Adds a space, not active, or updates the address of a known one.
 
-        The runtime and precision that first filled a space stay with it. ``parts`` are checksums
-        of what its model's configuration says, to tell later what has changed.
+        A mark in the address (see ``model_names``) is not part of it. The runtime and precision
+        that first filled a space stay with it. ``parts`` are checksums of what its model's
+        configuration says, to tell later what has changed.
         """
+        origin, _ = unmarked(address)
         with self._database.writing() as connection:
             connection.exec_driver_sql(
                 """INSERT INTO space
@@ -97,7 +100,7 @@ class LibraryWriter:
                     space.weights_sha256,
                     space.preprocess,
                     space.dim,
-                    address,
+                    origin,
                     runtime,
                     precision,
                     _now(),
@@ -110,7 +113,8 @@ class LibraryWriter:
             embedded = _scalar(
                 connection, "SELECT count(*) FROM embedding WHERE space_id = ?", space.id
             )
-        return SpaceRecord(space.id, space, address, row[0], row[1], embedded, bool(row[2]))
+            name = name_of(connection, space.id)
+        return SpaceRecord(space.id, space, name, row[0], row[1], embedded, bool(row[2]), origin)
 
     def activate_space(self, space_id: str) -> None:
         """Makes a space the one that searches use, and its model the library's."""
@@ -126,7 +130,8 @@ class LibraryWriter:
             plan_switch(connection, space_id)
 
     def drop_space(self, space_id: str) -> int:
-        """Removes a space with its vectors, cut-offs and search index; returns how many vectors.
+        """Removes a space with its vectors, cut-offs, search index, and the library's own copy of
+        its model; returns how many vectors.
 
         ModelChangeError for the one that searches use. The database keeps its size until
         ``Library.shrink``.
@@ -136,6 +141,8 @@ class LibraryWriter:
             failpoint("inside-drop")
         failpoint("after-drop")
         shutil.rmtree(self._path / "index" / space_id, ignore_errors=True)
+        for copy in (self._path / MODELS).glob(f"*-{space_id}"):
+            shutil.rmtree(copy, ignore_errors=True)
         return vectors
 
     def commit(self, batch: Batch) -> None:

@@ -25,6 +25,7 @@ class TagReport:
     dry_run: bool
     interrupted: bool = False
     most: dict[str, int] = field(default_factory=dict)  # the most frequent tags
+    notes: tuple[str, ...] = ()  # on words that the model does not read to their end
 
     @property
     def tags_per_item(self) -> float:

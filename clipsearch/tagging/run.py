@@ -202,7 +202,7 @@ class _Run:
         self._library = library
         self._vocabulary = vocabulary
         self._space = space
-        self._settings = settings
+        self._settings = settings.of(library.path)
         self._encoder = encoder
         self._progress = progress
         self._notify = notify
@@ -248,6 +248,10 @@ class _Run:
         prototypes = self._prototypes.of(self._sentences)
         learning = [AT_CUTOFF, PRIOR_WIDTH]  # what answers make of cut-offs
         digest = _digest(self._space.id, self._vocabulary.text, self._sentences, top, learning)
+        notes = tuple(dict.fromkeys(self._prototypes.notes))
+        if self._notify is not None:
+            for note in notes:
+                self._notify(note)
         state = self._library.tags.state(self._vocabulary.name)
         count = self._library.tags.embedded_after(self._space.id, 0)
         before = (state or {}).get("used_at", "")
@@ -284,6 +288,7 @@ class _Run:
             dry_run=dry_run,
             interrupted=interrupted,
             most=dict(counted.tags.most_common(20)),
+            notes=notes,
         )
 
     def tagger(self, state: dict[str, Any], prototypes: Matrix | None = None) -> Tagger:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipsearch.config import Settings
-from clipsearch.encoders import Encoder, load_encoder
+from clipsearch.encoders import Encoder, counted_unread, load_encoder
 from clipsearch.errors import DatasetError
 from clipsearch.vectors import Matrix
 from training.evaluating import USUAL
@@ -28,6 +28,7 @@ from training.evaluating.zero_shot import (
     ensembled,
     imagenet_templates,
     judge_zero_shot,
+    prompts,
     truth_of,
 )
 from training.evaluation import evaluate_retrieval
@@ -107,7 +108,10 @@ def measure_models(
             )
         images = np.delete(images, list(failed), axis=0)
         dataset = dataset.without(failed).telling() if not found else dataset
-        found.append(_Measuring(encoder, images, dataset, plan, show).all(settings))
+        measuring = _Measuring(encoder, images, dataset, plan, show)
+        for note in measuring.unread():
+            tell(note)
+        found.append(measuring.all(settings))
     return dataset, found
 
 
@@ -133,6 +137,17 @@ class _Measuring:
         captioned, labelled = words_of(dataset)
         self._has_captions, self._has_labels = bool(captioned), bool(labelled)
         self._by_labels = labelled > captioned
+
+    def unread(self) -> list[str]:
+        """Notes on words that the model does not read to their end."""
+        captions = said_of(self._dataset.pictures)[0] if self._has_captions else []
+        templates = (*self._plan.templates, ONE_TEMPLATE)
+        sentences = prompts(self._classes, templates) if self._has_labels else []
+        told = (
+            counted_unread(self._encoder, captions, "captions"),
+            counted_unread(self._encoder, sentences, "sentences of classes"),
+        )
+        return [note for note in told if note is not None]
 
     def all(self, settings: Settings) -> Measured:
         wanted = self._plan.parts

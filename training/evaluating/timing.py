@@ -48,9 +48,10 @@ def time_model(address: str, settings: Settings) -> Timing:
     command = own_command("-m", "training.evaluating.timing", address)
     chosen = {
         f"CLIPSEARCH_{name.upper()}": str(value)
-        for name in ("runtime", "device", "precision", "threads", "cache_dir")
+        for name in ("library", "runtime", "device", "precision", "threads", "cache_dir")
         if (value := getattr(settings, name))
     }
+    chosen["CLIPSEARCH_OFFLINE"] = "1" if settings.offline else "0"
     chosen["OMP_NUM_THREADS"] = str(settings.thread_count)  # numpy computes words
     try:
         done = subprocess.run(

@@ -71,6 +71,12 @@ def imagenet_templates() -> tuple[str, ...]:
     return built_in_templates()["imagenet"]
 
 
+def prompts(names: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Each of ``names`` in each of ``templates``, t x c sentences."""
+    said = [spoken(name) for name in names]
+    return [template.replace(NAME, name) for template in templates for name in said]
+
+
 def class_vectors(
     encoder: Encoder,
     names: Sequence[str],
@@ -78,9 +84,7 @@ def class_vectors(
     progress: Progress = lambda _done, _total: None,
 ) -> NDArray[np.float32]:
     """(t, c, dim) unit rows: each of ``names`` in each of ``templates``."""
-    said = [spoken(name) for name in names]
-    texts = [template.replace(NAME, name) for template in templates for name in said]
-    rows = encode_texts(encoder, texts, progress=progress)
+    rows = encode_texts(encoder, prompts(names, templates), progress=progress)
     return rows.reshape(len(templates), len(names), encoder.space.dim)
 
 
