@@ -20,6 +20,7 @@ from clipsearch.errors import ClipsearchError, NotInLibraryError, StorageError, 
 from clipsearch.hits import SearchHit
 from clipsearch.library import LINKS, PLAYLIST, Album, Library
 from clipsearch.searcher import MAX_TOP, Searcher
+from clipsearch.user_paths import expand_user
 
 MANIFEST = ".clipsearch-album.json"
 _MARK = "# clipsearch album: "
@@ -60,7 +61,7 @@ def export_album(library: Library, searcher: Searcher, name: str, destination: P
     where it cannot be written.
     """
     album = required_album(library, name)
-    destination = Path(os.path.abspath(destination.expanduser()))  # noqa: PTH100 - keeps links
+    destination = Path(os.path.abspath(expand_user(destination)))  # noqa: PTH100 - keeps links
     form = PLAYLIST if destination.suffix.lower() in _PLAYLISTS else LINKS
     for root in library.roots() if form == LINKS else ():
         if destination.resolve().is_relative_to(root.path):

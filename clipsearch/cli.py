@@ -11,10 +11,12 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from clipsearch import __version__, errors
 from clipsearch.command import Command, say
+from clipsearch.user_paths import expand_user
 
 # name: (where it is, one line of help). The upper packages are named here only as strings.
 COMMANDS = {
@@ -120,7 +122,18 @@ def _run(given: list[str]) -> int:
     if command is None:
         parser.print_help()
         return errors.USAGE
+    _expand_paths(parsed)
     return command.run(parsed)
+
+
+def _expand_paths(parsed: argparse.Namespace) -> None:
+    """Does for paths what a shell did not, as in ``--library=~/photos``."""
+    for name, value in vars(parsed).items():
+        if isinstance(value, Path):
+            setattr(parsed, name, expand_user(value))
+        elif isinstance(value, list):
+            expanded = [expand_user(one) if isinstance(one, Path) else one for one in value]
+            setattr(parsed, name, expanded)
 
 
 def _command_name(given: Sequence[str]) -> str | None:

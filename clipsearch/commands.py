@@ -21,6 +21,7 @@ from clipsearch.command import (
 from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.query_arguments import joined, words_last
+from clipsearch.user_paths import expand_user
 
 if TYPE_CHECKING:
     from clipsearch.hits import SearchHit
@@ -268,12 +269,12 @@ def _run_forget(arguments: Namespace) -> int:
     library, _ = open_library(arguments)
     with library, library.writer() as writer:
         for path in arguments.paths:
-            report = writer.forget(path.expanduser().absolute())
+            report = writer.forget(expand_user(path).absolute())
             if arguments.json:
                 print_json({"path": path, **asdict(report)})
             else:
                 print(f"{path}: forgot {report.files:,} files, {report.items:,} pictures")
-            place = path.expanduser().absolute()
+            place = expand_user(path).absolute()
             if place.exists() and any(place.is_relative_to(r.path) for r in library.roots()):
                 say(f"{path} is still in a folder of the library: clipsearch index adds it again")
     return errors.DONE

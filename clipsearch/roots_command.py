@@ -15,6 +15,7 @@ from clipsearch.config import resolve
 from clipsearch.errors import LibraryError, UsageError
 from clipsearch.library import FileRecord, Library, RootRecord
 from clipsearch.library.paths import spellings
+from clipsearch.user_paths import expand_user
 
 _SAMPLE = 200  # files looked for in the new place
 _ENOUGH = 0.8  # of them have to be there: the others may have been removed since
@@ -111,7 +112,7 @@ def _why_unreachable(folder: Path) -> str | None:
 
 
 def _move(library: Library, arguments: Namespace) -> int:
-    old, new = arguments.old.expanduser(), arguments.new.expanduser()
+    old, new = expand_user(arguments.old), expand_user(arguments.new)
     why = _why_unreachable(new)
     if why is not None:
         raise LibraryError(reason=f"{new} cannot be listed ({why}), so nothing was moved there")

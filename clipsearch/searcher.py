@@ -27,6 +27,7 @@ from clipsearch.query import Filter, Like, Query, parse
 from clipsearch.ranking import IMAGE, TEXT, GroupsOf, Part, Question, Scores
 from clipsearch.relevance import Kind, Relevance
 from clipsearch.selecting import View, hits_of_filters, hits_of_question
+from clipsearch.user_paths import expand_user
 from clipsearch.vectors import Ids, Matrix, Vector
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class Searcher:
                 reason="Here a query names pictures by their items, such as image:#1234; "
                 "to search by a file, upload it."
             )
-        return self._image_vector(space, Path(named).expanduser())
+        return self._image_vector(space, expand_user(named))
 
     def _image_vector(self, space: SpaceRecord, image: Path | Image.Image) -> Vector:
         encoder = self._encoder_of(space)
@@ -387,7 +388,7 @@ def similar(
     query = Query(cutoff="none" if everything else "auto")
     if isinstance(image_or_item, int):
         return searcher.search(query, item=image_or_item, top=top)
-    path = image_or_item.expanduser().absolute()
+    path = expand_user(image_or_item).absolute()
     item = library.item_at(path)
     if item is not None and searcher.holds(item):
         return searcher.search(query, item=item, top=top)

@@ -22,6 +22,7 @@ from clipsearch.command import (
 from clipsearch.config import Settings, resolve
 from clipsearch.errors import UsageError
 from clipsearch.library import Library
+from clipsearch.user_paths import expand_user
 from indexer.pipeline import DEFAULT_BATCH_SIZE, index_library
 from indexer.preview import preview
 from indexer.priority import lower_priority, on_battery
@@ -112,7 +113,7 @@ def _run(arguments: Namespace) -> int:
 
 
 def _checked(path: Path) -> Path:
-    path = path.expanduser()
+    path = expand_user(path)
     if not path.exists():
         raise UsageError(reason=f"There is no folder {path}")
     if not path.is_dir():

@@ -23,6 +23,7 @@ from clipsearch.command import (
 from clipsearch.commands import open_library
 from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.library import Library
+from clipsearch.user_paths import expand_user
 from indexer.fields import clean_keywords
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _run(arguments: Namespace) -> int:
         from clipsearch.tagging import read_vocabulary, tag
 
         words = arguments.vocabulary
-        vocabulary = None if words is None else read_vocabulary(words.expanduser())
+        vocabulary = None if words is None else read_vocabulary(expand_user(words))
         if arguments.clear:
             return _clear(library, "everyday" if vocabulary is None else vocabulary.name, arguments)
         try:

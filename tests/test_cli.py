@@ -272,6 +272,45 @@ def test_wrong_usage_says_what_to_do_instead(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", "--library", "~nosuchuser/x"],
+        ["index", "~nosuchuser/x"],
+        ["similar", "~nosuchuser/x"],
+        ["search", "--image=~nosuchuser/x"],
+        ["search", "image:~nosuchuser/x"],
+        ["search", "a", "--more-like", "~nosuchuser/x"],
+        ["tag", "--add", "x", "~nosuchuser/x"],
+        ["forget", "~nosuchuser/x"],
+        ["backup", "~nosuchuser/x"],
+        ["roots", "move", "~nosuchuser/x", "new"],
+        ["export", "--all", "--to", "~nosuchuser/x.jsonl"],
+        ["map", "--to", "~nosuchuser/x.html"],
+        ["train", "--captions", "~nosuchuser/x.csv", "--out", "out"],
+        ["evaluate", "--model", "local-dir:~nosuchuser/x", "--data", "~nosuchuser/x"],
+    ],
+)
+def test_a_home_folder_that_nobody_has_is_named_as_that(
+    call_cli: Run, embedded_library: Path, library_path: Path, arguments: list[str]
+) -> None:
+    library_path.symlink_to(embedded_library)
+    done = call_cli(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "There is no user nosuchuser" in done.stderr
+    assert "./~nosuchuser/x" in done.stderr
+
+
+def test_a_name_that_begins_with_a_tilde_is_that_file(
+    call_cli: Run, embedded_library: Path, library_path: Path, real_photos: Path, tmp_path: Path
+) -> None:
+    library_path.symlink_to(embedded_library)
+    (tmp_path / "~nosuchuser.png").write_bytes((real_photos / "cat.png").read_bytes())
+    done = call_cli("similar", "~nosuchuser.png", "--paths")
+    assert done.returncode == 0, done.stderr
+    assert "cat.png" in done.stdout
+
+
 def test_an_empty_library_says_how_to_fill_it(call_cli: Run) -> None:
     assert call_cli("models", "use", "embedded").returncode == 0
     done = call_cli("search", "a cat")

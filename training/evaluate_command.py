@@ -20,6 +20,7 @@ from clipsearch.command import (
 )
 from clipsearch.config import Settings, resolve
 from clipsearch.errors import LibraryNotFoundError, StorageError, UsageError
+from clipsearch.user_paths import expand_user
 from training.evaluating import PARTS, USUAL
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _page(arguments: Namespace) -> Path | None:
     """Where the page goes: checked before minutes of work, not after."""
     if arguments.html is None:
         return None
-    to: Path = arguments.html.expanduser().absolute()
+    to: Path = expand_user(arguments.html).absolute()
     if to.suffix.lower() not in (".html", ".htm"):
         raise UsageError(reason=f"--html takes an .html file, not {to}")
     if to.exists() and not arguments.overwrite:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from clipsearch.config import Settings
 from clipsearch.encoders.registry import (
@@ -19,6 +18,7 @@ from clipsearch.encoders.registry import (
     is_cached,
 )
 from clipsearch.errors import UnknownModelError
+from clipsearch.user_paths import expand_user
 
 PROBE_TIMEOUT_S = 2.0
 Notify = Callable[[str], None]
@@ -40,7 +40,7 @@ def resolve_address(
     if address == EMBEDDED or address in {entry.address for entry in RECOMMENDED}:
         return address
     if address.startswith(LOCAL_DIR):
-        folder = Path(address.removeprefix(LOCAL_DIR)).expanduser().absolute()
+        folder = expand_user(address.removeprefix(LOCAL_DIR)).absolute()
         return f"{LOCAL_DIR}{folder}"
     if address.startswith(HF_HUB):
         if address.removeprefix(HF_HUB).count("/") != 1:

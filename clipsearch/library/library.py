@@ -38,6 +38,7 @@ from clipsearch.library.spaces import Spaces
 from clipsearch.library.statistics import count_statistics
 from clipsearch.library.tags import TagReader
 from clipsearch.library.writing import LibraryWriter
+from clipsearch.user_paths import expand_user
 from clipsearch.vectors import Ids, Matrix, from_bytes
 
 _SETTING = "setting."
@@ -71,7 +72,7 @@ class Library:
 
         Raises LibraryNotFoundError, LibraryVersionError, LibraryCorruptError, StorageError.
         """
-        path = Path(path).expanduser().absolute()
+        path = expand_user(path).absolute()
         file = path / "library.db"
         is_new = not _exists(file)
         if is_new and not create:
@@ -164,7 +165,7 @@ class Library:
 
         StorageError if ``destination`` exists or cannot be written.
         """
-        destination = Path(destination).expanduser().absolute()
+        destination = expand_user(destination).absolute()
         if destination.exists():
             raise StorageError(
                 path=destination, reason="there is a file already", advice="choose another name"

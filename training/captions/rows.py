@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipsearch.user_paths import expand_known_user
 from training.captions.images import ImageFile, ImageSource, LooseImage
 
 # Guessed in this order, whatever their case; open_clip's own defaults (filepath, title) are among
@@ -102,7 +103,7 @@ def image_of(where: str, cell: Any, folder: Path) -> ImageSource | SkippedRow:
     if re.match(r"[a-z][a-z0-9+.-]+://", path, re.IGNORECASE):
         reason = "its picture is on the network, and nothing is downloaded: save it, name the file"
         return SkippedRow(where, path, reason)
-    return ImageFile(folder / Path(path).expanduser())
+    return ImageFile(folder / expand_known_user(path))
 
 
 def captions_of(cell: Any) -> tuple[str, ...]:
