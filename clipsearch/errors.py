@@ -2,6 +2,7 @@
 
 ClipsearchError                       10   base; never raised itself
 ├── UsageError                         2   flags or arguments that do not fit together
+├── SystemLimitError                  11   no memory, file, process or thread to be had, no output
 ├── LibraryError                      20
 │   ├── LibraryNotFoundError          21   no library at that path
 │   ├── LibraryLockedError            22   another process is writing
@@ -76,6 +77,11 @@ def _rebuild(kind: type[ClipsearchError], fields: dict[str, Any]) -> ClipsearchE
 
 class UsageError(ClipsearchError):
     exit_code = USAGE
+
+
+class SystemLimitError(ClipsearchError):
+    exit_code = 11
+    template = "{what}. {advice}."
 
 
 class LibraryError(ClipsearchError):

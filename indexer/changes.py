@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clipsearch.errors import ImageError
 from clipsearch.library import FileRecord, Library
+from indexer.decoders import was_cut_short
 from indexer.scan import FoundFile, Scan, Unreadable
 
 # Recorded for a file that could not even be opened, or that may have changed since it was read: no
@@ -91,7 +92,7 @@ def plan_changes(
             read.append(file)
         elif record.failure is not None:
             # Not worth a second try for a new inode.
-            if retry_failures:
+            if retry_failures or was_cut_short(record.failure):
                 read.append(file)
             else:
                 known_failures += 1

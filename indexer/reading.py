@@ -36,6 +36,7 @@ _THUMBNAIL_TARGET_SIDE = THUMBNAIL_SIDE // 2  # a reduced JPEG keeps twice this
 # Pictures above this are decoded one at a time, so that several processes never hold several of
 # them: 40 million pixels take 160 MB, twice that while transparency is laid on white.
 _LARGE_PIXELS = 40_000_000
+_TRIES = 2  # of a file whose decoder something else ended
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,15 @@ class Reader:
     def read(self, job: Job) -> Reading:
         """Never raises for what a file can cause."""
         with self._decoders.borrow() as decoder:
-            try:
-                return self._read(job, decoder)
-            except DecoderDiedError as error:
-                return Reading(job, job.file, failure=str(error), was_read=error.is_settled)
+            for attempt in range(_TRIES):
+                try:
+                    return self._read(job, decoder)
+                except DecoderDiedError as error:
+                    if error.by_the_file:
+                        return Reading(job, job.file, failure=str(error), was_read=error.is_settled)
+                    if attempt + 1 == _TRIES or decoder.is_closed:
+                        return Reading(job, left=str(error))
+        raise AssertionError("the last try returns")
 
     def _read(self, job: Job, decoder: Decoder) -> Reading:
         request = {"do": "open", "path": str(job.path), "max_pixels": self._max_pixels}
@@ -193,6 +199,9 @@ class Reader:
             with self._one_large:
                 return self._picture(reading, decoder, encoder, answer["pixels"])
         except DecoderDiedError as error:
+            if not error.by_the_file:
+                self._release(content_hash)
+                raise
             return replace(reading, failure=str(error), was_read=error.is_settled)
 
     def _picture(
@@ -267,6 +276,10 @@ class Reader:
                 return False
             self._claimed.add(content_hash)
             return True
+
+    def _release(self, content_hash: str) -> None:
+        with self._claiming:
+            self._claimed.discard(content_hash)
 
 
 def _sidecars(job: Job) -> list[str]:

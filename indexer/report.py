@@ -83,8 +83,11 @@ class IndexReport:
             yield f"  skipped {count:,}: {reason}"
         if self.failures or self.known_failures:
             yield "Which files, and why: clipsearch info --failures"
+        reasons = Counter(failure_kind(failure.reason) for failure in self.left)
+        for reason, count in reasons.most_common(_REASONS_SHOWN):
+            yield f"  left {count:,}: {reason}"
         if self.left:
-            yield "Files that were still changing are read at the next run: clipsearch index"
+            yield "What was left is read at the next run: clipsearch index"
         if self.added + self.moved + self.copied and not self.interrupted:
             yield (
                 'Now search them: clipsearch search "a dog on the beach", '
