@@ -15,7 +15,7 @@ import numpy as np
 from clipsearch.encoders import Encoder
 from clipsearch.hashing import moment_hash
 from clipsearch.images import THUMBNAIL_SIDE
-from clipsearch.library import MOMENT, PICTURE, Description, Library, NewItem
+from clipsearch.library import MOMENT, PICTURE, Description, Library, NewItem, mark_as_cache
 from clipsearch.library import VIDEO as VIDEO_ITEM
 from clipsearch.places import place_name
 from clipsearch.vectors import Pixels
@@ -151,6 +151,7 @@ class Reader:
         self._claiming = threading.Lock()
         self._one_large = threading.Lock()
         self._thumbnails = library.path / "thumbs"
+        mark_as_cache(self._thumbnails)
 
     def read(self, job: Job) -> Reading:
         """Never raises for what a file can cause."""

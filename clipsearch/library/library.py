@@ -20,6 +20,7 @@ from clipsearch.library.checking import check_library
 from clipsearch.library.concepts import Concepts
 from clipsearch.library.database import Database
 from clipsearch.library.facts import Facts
+from clipsearch.library.folders import README, README_BEGIN
 from clipsearch.library.lock import writer_lock
 from clipsearch.library.opinions import Opinions
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
@@ -45,8 +46,8 @@ _SETTING = "setting."
 _STATE = """SELECT group_concat(value, '-') FROM
     (SELECT value FROM meta WHERE key IN ('revision', 'mark') ORDER BY key DESC)"""
 _VECTORS = "SELECT item_id, vector FROM embedding WHERE space_id = :space ORDER BY item_id"
-_README = """\
-This folder is a clipsearch library.
+_README = f"""\
+{README_BEGIN}
 
 library.db is the truth: what is known about your photos, and their vectors. Back it up with
 `clipsearch backup FILE`. Everything else here may be deleted; it is made again when needed.
@@ -399,7 +400,7 @@ def _exists(file: Path) -> bool:
 def _make_folder(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)  # as private as the photos
-        (path / "README.txt").write_text(_README, encoding="utf-8")
+        (path / README).write_text(_README, encoding="utf-8")
     except OSError as error:
         raise StorageError(
             path=path, reason=error.strerror or error, advice="choose another place: --library PATH"
