@@ -70,6 +70,9 @@ def _print(record: dict[str, Any]) -> None:
     print(f"pictures  {record['items']:,} in {record['files']:,} files")
     if record["videos"]:
         print(f"videos    {record['videos']:,}; their moments count as pictures above")
+    if found["live_photos"]:
+        halves = f"{found['live_photos']:,} of them are the moving halves of Live Photos"
+        print(f"          {halves}, found by their photos")
     for root in record["roots"]:
         print(f"folder    {root}")
     for name, counts in (("formats", "formats"), ("years", "years"), ("cameras", "cameras")):

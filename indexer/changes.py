@@ -67,6 +67,7 @@ def plan_changes(
     known: Sequence[FileRecord],
     *,
     retry_failures: bool = False,
+    doubted: Collection[int] = (),
     same_contents: SameContents | None = None,
 ) -> Plan:
     """Compares by size, modification time, inode and sidecars; opens no file itself.
@@ -74,7 +75,7 @@ def plan_changes(
     A root that is absent or suddenly has no pictures (an unplugged disk, an unmounted share)
     leaves everything as it is. After a scan of some paths only, nothing else is judged. Damaged
     files are read again only when their size or time changed, or all of them with
-    ``retry_failures``.
+    ``retry_failures``; unchanged files of ``doubted`` items are read again, too.
 
     Network drives, FAT and FUSE number their files anew at every mount. When many files show
     nothing but a new inode, ``same_contents`` is asked about a few of them: if these are the same,
@@ -91,7 +92,12 @@ def plan_changes(
     unchanged = known_failures = 0
     for file in scan.files:
         record = previous.get(file.relpath)
-        if record is None or record.missing_since is not None or _differs(file, record):
+        if (
+            record is None
+            or record.missing_since is not None
+            or _differs(file, record)
+            or record.item_id in doubted
+        ):
             read.append(file)
         elif record.failure is not None:
             # Not worth a second try for a new inode.

@@ -40,6 +40,7 @@ from clipsearch.images import (
     sniff,
 )
 from indexer.fields import PhotoMetadata
+from indexer.live_photos import MAX_STILL_BYTES, still_of
 from indexer.messages import BrokenMessageError, receive, send
 from indexer.metadata import read_metadata
 from indexer.process_limits import (
@@ -192,10 +193,16 @@ class Server:
 
         limit_computing(COMPUTE_S)
         facts = video.read_facts(self._path, max_pixels=self._max_pixels)
-        names = [entry.name for entry in os.scandir(self._path.parent)]
-        is_live = video.is_live_photo_pair(facts, names, self._path.name)
+        still = still_of(
+            self._path.name,
+            format_name=facts.format,
+            duration_s=facts.duration_s,
+            identifier=facts.content_identifier,
+            names=[entry.name for entry in os.scandir(self._path.parent)],
+            read=self._begin_of,
+        )
         moments: Iterator[video.Moment] = iter(())
-        if not is_live:
+        if still is None:
             moments = video.read_moments(
                 self._path,
                 max_pixels=self._max_pixels,
@@ -221,8 +228,8 @@ class Server:
         )
         described = self._described(about, sidecars)
         described["metadata"] |= {"duration_s": round(facts.duration_s, 3), "codec": facts.codec}
-        if is_live:
-            described["metadata"]["live_photo"] = True
+        if still is not None:
+            described["metadata"] |= {"live_photo": True, "live_photo_of": still}
         self._say(
             {
                 "status": "video",
@@ -233,6 +240,15 @@ class Server:
                 "described": described,
             }
         )
+
+    def _begin_of(self, name: str) -> bytes:
+        """Of a file beside the opened one; nothing of one that cannot be read or is no file."""
+        path = self._path.parent / name
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                with path.open("rb") as file:
+                    return file.read(MAX_STILL_BYTES)
+        return b""
 
     def _frame(self, path: str, max_pixels: int, time_s: float, target_side: int) -> None:
         """Decodes the frame of a video at a time, as rows of RGB."""

@@ -132,7 +132,8 @@ class EncoderOnDemand:
 class Reader:
     """Reads files in decoder processes; the first to meet a new content has it decoded.
 
-    ``embedded`` holds the items that already have a vector in the space being filled.
+    ``embedded`` holds the items that already have a vector in the space being filled, ``doubted``
+    the videos whose moments are looked for again.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Reader:
         max_pixels: int,
     ) -> None:
         self.embedded: Collection[int] = ()
+        self.doubted: Collection[int] = ()
         self._library = library
         self._encoder = encoder
         self._decoders = decoders
@@ -270,7 +272,8 @@ class Reader:
 
         A known video has its moments, which are committed along with it.
         """
-        if known_item is not None and (is_video or known_item in self.embedded):
+        is_whole = is_video and known_item not in self.doubted
+        if known_item is not None and (is_whole or known_item in self.embedded):
             return False
         with self._claiming:
             if content_hash in self._claimed:

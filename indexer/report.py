@@ -32,6 +32,7 @@ class IndexReport:
     unchanged: int = 0
     gone: int = 0
     embedded: int = 0  # vectors made, of new and of old pictures
+    live_photos: int = 0  # videos that turned out to be the moving half of a photo
     failures: list[Failure] = field(default_factory=list)  # new ones only
     known_failures: int = 0
     left: list[Failure] = field(default_factory=list)  # not settled: the next run looks again
@@ -50,6 +51,7 @@ class IndexReport:
             "unchanged": self.unchanged,
             "gone": self.gone,
             "embedded": self.embedded,
+            "live_photos": self.live_photos,
             "new_failures": len(self.failures),
             "known_failures": self.known_failures,
             "left_for_next_run": len(self.left),
@@ -78,6 +80,11 @@ class IndexReport:
     def lines(self) -> Iterator[str]:
         """What happened, why files were skipped, and what to do next; one line each."""
         yield self.summary()
+        if self.live_photos:
+            yield (
+                f"  of these, {self.live_photos:,} videos are the moving halves of Live Photos: "
+                "they are found by their photos"
+            )
         reasons = Counter(failure_kind(failure.reason) for failure in self.failures)
         for reason, count in reasons.most_common(_REASONS_SHOWN):
             yield f"  skipped {count:,}: {reason}"

@@ -316,6 +316,15 @@ class Library:
         )
         return {row[0]: row[1] for row in rows}
 
+    def unproved_live_photos(self) -> set[int]:
+        """Videos that earlier versions took for the moving half of a photo by their name alone."""
+        rows = self._rows(
+            """SELECT id FROM item WHERE kind = 'video' AND parent_id IS NULL
+            AND json_extract(metadata, '$.live_photo')
+            AND json_extract(metadata, '$.live_photo_of') IS NULL"""
+        )
+        return {row[0] for row in rows}
+
     def paths(self, ids: Sequence[int]) -> dict[int, list[Path]]:
         """The files that are there of each item, sorted; items without any are left out."""
         rows = self._rows(

@@ -36,6 +36,9 @@ def count_statistics(connection: sqlite3.Connection, folder: Path) -> Statistics
                 WHERE failure IS NOT NULL AND missing_since IS NULL GROUP BY 1"""
             ).fetchall()
         ),
+        live_photos=connection.execute(
+            f"SELECT count(*) {_PRESENT} AND json_extract(metadata, '$.live_photo')"
+        ).fetchone()[0],
         photo_bytes=connection.execute(f"SELECT coalesce(sum(bytes), 0) {_PRESENT}").fetchone()[0],
         library_bytes=_size(folder, "library.db*"),
         index_bytes=_size(folder, "index/*/*"),
