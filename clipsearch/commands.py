@@ -16,7 +16,9 @@ from clipsearch.command import (
     add_model_argument,
     clock,
     print_json,
+    print_path,
     say,
+    show,
 )
 from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.errors import NotInLibraryError, UsageError
@@ -204,12 +206,12 @@ def _show(library: Library, hits: list[SearchHit], arguments: Namespace, title: 
             if hit.path in printed:
                 continue  # another moment of the same video
             printed.add(hit.path)
-            print(hit.path, end="\0" if arguments.null else "\n")
+            print_path(hit.path, null=arguments.null)
         else:
             copies = f"  (and {len(hit.paths) - 1} more)" if len(hit.paths) > 1 else ""
             place = "" if hit.time_s is None else f"  at {clock(hit.time_s)}"
             score = "" if hit.score is None else f"{hit.score:.3f}  "
-            print(f"{hit.rank:>4}  {score}{hit.path}{place}{copies}")
+            show(f"{hit.rank:>4}  {score}{hit.path}{place}{copies}")
     if not hits and library.counts().items == 0:
         say("The library is empty. Add a photo folder with: clipsearch index FOLDER")
     if arguments.open_sheet is not None and hits:
@@ -243,12 +245,12 @@ def _run_check(arguments: Namespace) -> int:
                 print_json(asdict(problem))
             else:
                 done = " (repaired)" if problem.repaired else ""
-                print(f"{problem.where}: {problem.what}{done}")
+                show(f"{problem.where}: {problem.what}{done}")
         unrepaired = [problem for problem in report.problems if not problem.repaired]
         if arguments.json:
             print_json({"ok": not unrepaired, "problems": len(report.problems)})
         elif not report.problems:
-            print(f"{library.path} is sound")
+            show(f"{library.path} is sound")
         if not unrepaired:
             if report.problems:
                 say("Repaired. Run clipsearch index to read and embed again what was removed.")
@@ -273,7 +275,7 @@ def _run_forget(arguments: Namespace) -> int:
             if arguments.json:
                 print_json({"path": path, **asdict(report)})
             else:
-                print(f"{path}: forgot {report.files:,} files, {report.items:,} pictures")
+                show(f"{path}: forgot {report.files:,} files, {report.items:,} pictures")
             place = expand_user(path).absolute()
             if place.exists() and any(place.is_relative_to(r.path) for r in library.roots()):
                 say(f"{path} is still in a folder of the library: clipsearch index adds it again")
@@ -298,7 +300,7 @@ def _run_backup(arguments: Namespace) -> int:
         if arguments.json:
             print_json({"file": arguments.file, "bytes": size})
         else:
-            print(f"Wrote {arguments.file} ({size / 1e6:.1f} MB)")
+            show(f"Wrote {arguments.file} ({size / 1e6:.1f} MB)")
     return errors.DONE
 
 

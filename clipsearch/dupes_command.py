@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    print_path,
+    say,
+    show,
+)
 from clipsearch.commands import named_item, open_library
 
 if TYPE_CHECKING:
@@ -83,7 +91,7 @@ def _run(arguments: Namespace) -> int:
             library, tiers=tiers, burst_s=arguments.within, alike=arguments.similar, notify=say
         )
         if arguments.paths:
-            _print_paths(groups, end="\0" if arguments.null else "\n")
+            _print_paths(groups, null=arguments.null)
         for group in () if arguments.paths else groups:
             if arguments.json:
                 print_json(asdict(group))
@@ -94,14 +102,14 @@ def _run(arguments: Namespace) -> int:
     return errors.DONE
 
 
-def _print_paths(groups: list[DuplicateGroup], end: str) -> None:
+def _print_paths(groups: list[DuplicateGroup], *, null: bool) -> None:
     paths = (path for group in groups for shot in group.others for path in shot.paths)
     for path in dict.fromkeys(paths):  # a copy of a worse version is in two groups
-        print(path, end=end)
+        print_path(path, null=null)
 
 
 def _print(group: DuplicateGroup) -> None:
-    print(f"{_NAMES[group.tier]}, {1 + sum(len(shot.paths) for shot in group.others)}")
+    show(f"{_NAMES[group.tier]}, {1 + sum(len(shot.paths) for shot in group.others)}")
     _print_shot("best", group.best, group.best.paths[:1])
     for shot in group.others:
         _print_shot("", shot, shot.paths)
@@ -111,7 +119,7 @@ def _print_shot(mark: str, shot: Shot, paths: tuple[Path, ...]) -> None:
     for path in paths:
         stars = "" if shot.rating is None else f"  rating {shot.rating}"
         size = f"{shot.width}x{shot.height}"
-        print(f"  {mark:<4}  {shot.cosine:.3f}  #{shot.item:<7} {size:>11}{stars}  {path}")
+        show(f"  {mark:<4}  {shot.cosine:.3f}  #{shot.item:<7} {size:>11}{stars}  {path}")
 
 
 dupes = Command(_configure, _run)

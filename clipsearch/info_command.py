@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json
+from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, show
 from clipsearch.commands import open_library
 from clipsearch.config import Settings
 from clipsearch.library import Library
@@ -65,38 +65,38 @@ def _record(library: Library, settings: Settings) -> dict[str, Any]:
 
 def _print(record: dict[str, Any]) -> None:
     found = record["statistics"]
-    print(f"library   {record['library']}")
-    print(f"model     {record['model']}")
-    print(f"pictures  {record['items']:,} in {record['files']:,} files")
+    show(f"library   {record['library']}")
+    show(f"model     {record['model']}")
+    show(f"pictures  {record['items']:,} in {record['files']:,} files")
     if record["videos"]:
-        print(f"videos    {record['videos']:,}; their moments count as pictures above")
+        show(f"videos    {record['videos']:,}; their moments count as pictures above")
     if found["live_photos"]:
         halves = f"{found['live_photos']:,} of them are the moving halves of Live Photos"
-        print(f"          {halves}, found by their photos")
+        show(f"          {halves}, found by their photos")
     for root in record["roots"]:
-        print(f"folder    {root}")
+        show(f"folder    {root}")
     for name, counts in (("formats", "formats"), ("years", "years"), ("cameras", "cameras")):
         if found[counts]:
-            print(f"{name:<9} {_most(found[counts])}")
+            show(f"{name:<9} {_most(found[counts])}")
     if record["missing"]:
-        print(f"missing   {record['missing']:,} files were there before and are not now")
+        show(f"missing   {record['missing']:,} files were there before and are not now")
     if record["failures"]:
-        print(f"failures  {record['failures']:,} (list them: clipsearch info --failures)")
+        show(f"failures  {record['failures']:,} (list them: clipsearch info --failures)")
         for reason, count in found["failures"].items():
-            print(f"          {count:,} x {reason}")
+            show(f"          {count:,} x {reason}")
     for space in record["spaces"]:
         state = "in use" if space["active"] else "kept"
-        print(
+        show(
             f"vectors   {space['embedded']:,} x {space['dim']} of {space['model']}, "
             f"{space['runtime']} {space['precision']}, {state}"
         )
-    print(
+    show(
         f"on disk   photos {shown_bytes(found['photo_bytes'])}, "
         f"library {shown_bytes(found['library_bytes'])}, "
         f"index {shown_bytes(found['index_bytes'])}, "
         f"thumbnails {shown_bytes(found['thumbnail_bytes'])}"
     )
-    print(f"faiss     {record['faiss']}")
+    show(f"faiss     {record['faiss']}")
 
 
 def _most(counts: dict[str, int]) -> str:
@@ -110,7 +110,7 @@ def _list_failures(library: Library, *, as_json: bool) -> None:
         if as_json:
             print_json(asdict(failure))
         else:
-            print(f"{failure.path}: {failure.reason}")
+            show(f"{failure.path}: {failure.reason}")
 
 
 info = Command(_configure, _run)

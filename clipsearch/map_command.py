@@ -6,7 +6,14 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    say,
+    show,
+)
 from clipsearch.commands import open_library
 from clipsearch.errors import StorageError, UsageError
 from clipsearch.user_paths import expand_user
@@ -85,7 +92,7 @@ def _run(arguments: Namespace) -> int:
             }
         )
     else:
-        print(f"Wrote {to}: {len(laid_out.items):,} pictures, {len(names)} regions")
+        show(f"Wrote {to}: {len(laid_out.items):,} pictures, {len(names)} regions")
     return errors.DONE
 
 

@@ -10,7 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    say,
+    show,
+)
 from clipsearch.config import resolve
 from clipsearch.errors import LibraryError, UsageError
 from clipsearch.library import FileRecord, Library, RootRecord
@@ -80,7 +87,7 @@ def _list(library: Library, *, as_json: bool) -> int:
             line += f", {found.failures:,} not readable"
         if not found.reachable:
             line += f"  NOT REACHABLE: {found.unreachable}"
-        print(line)
+        show(line)
     if not summaries:
         say("The library has no folders yet. Add one: clipsearch index FOLDER")
     elif not as_json and not all(found.reachable for found in summaries):
@@ -131,7 +138,7 @@ def _move(library: Library, arguments: Namespace) -> int:
     if arguments.json:
         print_json({"old": old, "new": moved.path, "files": len(held), "found": found})
     else:
-        print(f"{old} is now {moved.path} ({len(held):,} files)")
+        show(f"{old} is now {moved.path} ({len(held):,} files)")
         say("Look for what changed there since: clipsearch index")
     return errors.DONE
 

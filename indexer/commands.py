@@ -18,6 +18,7 @@ from clipsearch.command import (
     add_model_argument,
     print_json,
     say,
+    show,
 )
 from clipsearch.config import Settings, resolve
 from clipsearch.errors import UsageError
@@ -127,7 +128,7 @@ def _preview(library: Library | None, folders: list[Path], arguments: Namespace)
         print_json({"event": "preview", **found.as_record()})
     else:
         for line in found.lines():
-            print(line)
+            show(line)
     return errors.DONE
 
 

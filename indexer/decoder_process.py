@@ -277,7 +277,7 @@ class Server:
         def progress() -> None:
             nonlocal told_at
             if time.process_time() - begun_s > most_s:
-                reason = f"it took more than {most_s:.0f} s of computing"
+                reason = f"it took too much computing (more than {most_s:.0f} s)"
                 raise ImageUnreadableError(path=self._path, reason=reason)
             if time.monotonic() - told_at > _TELL_EVERY_S:
                 told_at = time.monotonic()

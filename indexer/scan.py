@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,8 +87,8 @@ def scan(root: Path, *, only: Sequence[str] | None = None) -> Scan:
     Hidden names, caches of other programs, clipsearch libraries, folders with a .nomedia or another
     marker and what .clipsearchignore names are left out. Links to files count as files; a link to a
     folder is followed once, after all real folders, and never to a folder that was already walked
-    or that contains the root. Nothing is raised: what cannot be listed is in ``unreadable`` or
-    ``absent``.
+    or that contains the root. What cannot be listed is in ``unreadable`` or ``absent``; an OSError
+    is raised only where this process may open no more files.
 
     ``only`` are relative paths of files and folders: nothing but these and what lies below is
     looked at, and no link to a folder is followed. An ignore file or a sidecar stands for its
@@ -98,6 +99,7 @@ def scan(root: Path, *, only: Sequence[str] | None = None) -> Scan:
     try:
         top = walk.open_root()
     except OSError as error:
+        _refuse_limits(error)
         return Scan(root, [], [], absent=_reason(error), only=wanted)
     names: frozenset[str] = frozenset()
     if wanted is None:
@@ -218,6 +220,7 @@ class _Walk:
         except FileNotFoundError:
             return None  # removed since its parent was listed, or a link to nothing
         except OSError as error:
+            _refuse_limits(error)
             self.unreadable.append(Unreadable(folder.prefix.rstrip("/"), _reason(error)))
             return None
 
@@ -290,6 +293,7 @@ class _Walk:
         except FileNotFoundError:
             return
         except OSError as error:
+            _refuse_limits(error)
             self.unreadable.append(Unreadable(relpath, _reason(error)))
 
     def _take_file(self, entry: os.DirEntry[str], relpath: str, sidecars: FolderSidecars) -> None:
@@ -355,6 +359,12 @@ def _identities(folders: Iterable[Path]) -> Iterator[tuple[int, int]]:
         except OSError:
             continue
         yield status.st_dev, status.st_ino
+
+
+def _refuse_limits(error: OSError) -> None:
+    """Passes on what says nothing of the folder: this process may open no more files."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
 
 
 def _reason(error: OSError) -> str:

@@ -125,12 +125,36 @@ def test_a_search_that_cannot_load_its_guess_answers_all_the_same(
 def test_an_answer_that_cannot_be_written_is_no_success(indexed: dict[str, str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
-    command = f"{sys.executable} -m clipsearch search cat > /dev/full"
+    for given in ("search cat", "info --json"):  # the second is written at the very end
+        command = f"{sys.executable} -m clipsearch {given} > /dev/full"
+        done = subprocess.run(
+            ["bash", "-c", command], env=indexed, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 12
+        assert b"No space left" in done.stderr
+        assert done.stderr.count(b"\n") == 1
+
+
+def test_an_index_folder_without_permission_is_a_cache_that_is_not_there(
+    embedded_library: Path, tmp_path: Path
+) -> None:
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    if os.geteuid() == 0 and shutil.which(drop[0]) is None:
+        pytest.skip("root may read every folder")
+    library = tmp_path / "copy.clipsearch"
+    shutil.copytree(embedded_library, library)
+    (library / "index").chmod(0)
+    command = [sys.executable, "-m", "clipsearch", "search", "cat", "--paths"]
     done = subprocess.run(
-        ["bash", "-c", command], env=indexed, capture_output=True, timeout=60, check=False
+        [*(drop if os.geteuid() == 0 else []), *command, "--library", str(library)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
-    assert done.returncode != 0
-    assert b"No space left" in done.stderr
+    (library / "index").chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    assert "cat.png" in done.stdout
 
 
 def test_search_prints_data_on_stdout_in_every_form(indexed: dict[str, str]) -> None:

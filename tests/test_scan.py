@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -91,6 +92,22 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
         (tmp_path / "locked").chmod(0o700)
     assert [entry.relpath for entry in result.unreadable] == ["locked"]
     assert [file.relpath for file in result.files] == ["b.jpg"]
+
+
+def test_a_process_that_may_open_no_more_files_does_not_take_folders_for_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "a" / "a.jpg")
+    listed = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("/a"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        scan(tmp_path)
 
 
 def test_a_name_that_is_no_text_is_named_and_passed_over(tmp_path: Path) -> None:

@@ -34,11 +34,10 @@ def is_library(folder: str, names: Collection[str]) -> bool:
 def mark_as_cache(folder: Path) -> None:
     """Makes a folder whose content can be made again, and says so in it to other programs."""
     tag = folder / CACHE_TAG
-    if tag.exists():
-        return
     with suppress(OSError):  # a full or read-only disk is met when the library is written
-        folder.mkdir(parents=True, exist_ok=True)
-        tag.write_text(_CACHE_TAG_TEXT, encoding="ascii")
+        if not tag.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            tag.write_text(_CACHE_TAG_TEXT, encoding="ascii")
 
 
 def _begin(folder: str, name: str) -> bytes:

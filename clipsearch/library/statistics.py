@@ -12,8 +12,8 @@ from clipsearch.library.records import Statistics
 # One row a content that is there: a picture, or a video (not its moments).
 _PRESENT = """FROM item WHERE id IN
     (SELECT item_id FROM file WHERE item_id IS NOT NULL AND missing_since IS NULL)"""
-_PARTICULAR = re.compile(r" \(|: |, over the limit")
-_NUMBER = re.compile(r"\d[\d,.]*")
+_PARTICULAR = re.compile(r" \(|: ")
+_OVER_LIMIT = re.compile(r"(bytes|pixels), (over the limit of [\d,]*\d)( [A-Za-z]+)?")
 _MAKE, _MODEL = "json_extract(metadata, '$.make')", "json_extract(metadata, '$.model')"
 
 
@@ -56,8 +56,13 @@ def camera_name(make: str | None, model: str | None) -> str | None:
 
 def failure_kind(reason: str) -> str:
     """A reason without what is particular to one file, so that like failures can be counted."""
-    reason = reason.removeprefix("cannot be read as a picture: ").removeprefix("has ")
-    return _NUMBER.sub("N", _PARTICULAR.split(reason, maxsplit=1)[0])
+    over = _OVER_LIMIT.search(reason)
+    if over is not None:
+        unit, limit, said = over.groups()
+        return f"{limit}{said or f' {unit}'}"
+    reason = reason.removeprefix("cannot be read as a picture: ")
+    kind = _PARTICULAR.split(reason, maxsplit=1)[0]
+    return f"it {kind}" if kind.startswith("is ") else kind
 
 
 def _counted(connection: sqlite3.Connection, statement: str) -> dict[str, int]:
