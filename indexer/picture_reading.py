@@ -41,14 +41,23 @@ class PictureReader:
         if not path.exists():
             raise ImageNotFoundError(path=path)
         request |= {"path": str(path), "max_pixels": self._max_pixels}
-        with self._decoders.borrow() as decoder:
-            try:
-                answer, rows = decoder.ask(request, DECODE_S)
-            except DecoderDiedError as error:
-                raise ImageUnreadableError(path=path, reason=str(error)) from error
+        try:
+            answer, rows = self._answer(request)
+        except DecoderDiedError as error:
+            raise ImageUnreadableError(path=path, reason=str(error)) from error
         if answer["status"] == "failed":
             raise _as_it_was(path, answer)
         return Image.frombytes("RGB", tuple(answer["size"]), rows)
+
+    def _answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """A decoder's, asked once more where something else than the file ended the first."""
+        with self._decoders.borrow() as decoder:
+            try:
+                return decoder.ask(request, DECODE_S)
+            except DecoderDiedError as error:
+                if error.by_the_file or decoder.is_closed:
+                    raise
+                return decoder.ask(request, DECODE_S)
 
 
 def _as_it_was(path: Path, answer: dict[str, Any]) -> ImageError:

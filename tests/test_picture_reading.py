@@ -63,3 +63,21 @@ def test_what_ends_its_decoder_costs_one_answer(
     with pytest.raises(errors.ImageUnreadableError, match="crashed the decoder"):
         reader.read(save(tmp_path / "crash.png", 10, 10))
     assert reader.read(save(tmp_path / "sound.png", 10, 12)).size == (12, 10)
+
+
+def test_what_someone_else_ends_is_asked_for_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: PictureReader
+) -> None:
+    mark = tmp_path / "ended"
+    first_ends = BROKEN_CODEC.replace(
+        'if "crash" in name:',
+        f"if not os.path.exists({str(mark)!r}):\n"
+        f'        open({str(mark)!r}, "w").close()\n'
+        "        signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+        "        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        '    if "crash" in name:',
+    )
+    monkeypatch.setattr(decoders, "PROGRAM", ("-c", first_ends))
+    assert reader.read(save(tmp_path / "sound.png", 10, 12)).size == (12, 10)
+    assert mark.exists()
