@@ -130,7 +130,7 @@ def report(summary: dict[str, object], reasons: Counter[str], samples_mb: list[f
     print(f"read {told['added']}, copies {told['copied']}, refused {told['new_failures']}")
     for reason, count in reasons.most_common():
         print(f"  {count:>5} x {reason}")
-    died = sum(count for reason, count in reasons.items() if reason.startswith("decoding it"))
+    died = sum(count for reason, count in reasons.items() if reason.startswith("decoding "))
     print(f"decoders that a file ended: {died}")
     third = max(1, len(samples_mb) // 3)
     early, late = max(samples_mb[:third], default=0), max(samples_mb[-third:], default=0)

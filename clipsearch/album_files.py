@@ -21,6 +21,7 @@ from clipsearch.errors import ClipsearchError, NotInLibraryError, StorageError, 
 from clipsearch.hits import Answered, SearchHit
 from clipsearch.library import LINKS, PLAYLIST, Album, Library
 from clipsearch.searcher import Searcher
+from clipsearch.user_paths import expand_user
 
 MANIFEST = ".clipsearch-album.json"
 _MARK = "# clipsearch album: "
@@ -78,7 +79,7 @@ def export_album(
     indexes, StorageError where it cannot be written.
     """
     album = required_album(library, name)
-    destination = Path(os.path.abspath(destination.expanduser()))  # noqa: PTH100 - keeps links
+    destination = Path(os.path.abspath(expand_user(destination)))  # noqa: PTH100 - keeps links
     _refuse_other_albums(library, album, destination)
     form = PLAYLIST if destination.suffix.lower() in _PLAYLISTS else LINKS
     for root in library.roots() if form == LINKS else ():
@@ -105,7 +106,7 @@ def leave_export(library: Library, name: str, place: Path) -> Path:
 
     NotInLibraryError if the album is not exported there.
     """
-    wanted = Path(os.path.abspath(place.expanduser()))  # noqa: PTH100 - keeps links
+    wanted = Path(os.path.abspath(expand_user(place)))  # noqa: PTH100 - keeps links
     for export in library.albums.exports():
         if export.album.name == name and (
             export.destination == wanted or _is_same_place(export.destination, wanted)

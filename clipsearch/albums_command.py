@@ -7,7 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    print_path,
+    say,
+    show,
+)
 from clipsearch.commands import open_library
 from clipsearch.config import Settings
 from clipsearch.errors import UsageError
@@ -86,7 +94,9 @@ def _list(library: Library, *, as_json: bool) -> None:
         if as_json:
             print_json({**asdict(album), "exports": places})
         else:
-            print(f"{album.name:<24} {album.query}", *(f"\n{'':<24} -> {p}" for p in places))
+            show(f"{album.name:<24} {album.query}")
+            for place in places:
+                show(f"{'':<24} -> {place}")
 
 
 def _save(library: Library, name: str, text: str, *, as_json: bool) -> None:
@@ -97,7 +107,7 @@ def _save(library: Library, name: str, text: str, *, as_json: bool) -> None:
     if as_json:
         print_json(asdict(album))
     else:
-        print(f"Saved {album.name}: {album.query}")
+        show(f"Saved {album.name}: {album.query}")
 
 
 def _remove(library: Library, name: str, *, as_json: bool) -> None:
@@ -108,7 +118,7 @@ def _remove(library: Library, name: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"removed": name})
     else:
-        print(f"Removed {name}. Folders and playlists that it was exported to stay as they are.")
+        show(f"Removed {name}. Folders and playlists that it was exported to stay as they are.")
 
 
 def _leave(library: Library, name: str, place: Path, *, as_json: bool) -> None:
@@ -118,7 +128,7 @@ def _leave(library: Library, name: str, place: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"left": destination, "album": name})
     else:
-        print(f"{destination} stays as it is, and is kept current no longer.")
+        show(f"{destination} stays as it is, and is kept current no longer.")
 
 
 def _show(library: Library, settings: Settings, arguments: Namespace) -> None:
@@ -139,9 +149,9 @@ def _show(library: Library, settings: Settings, arguments: Namespace) -> None:
         elif hit.path not in printed:
             printed.add(hit.path)
             if arguments.paths:
-                print(hit.path, end="\0" if arguments.null else "\n")
+                print_path(hit.path, null=arguments.null)
             else:
-                print(f"{hit.rank:>4}  {hit.path}")
+                show(f"{hit.rank:>4}  {hit.path}")
     if arguments.top is None and answered.total > len(answered.hits) and not is_whole:
         shown = len(answered.hits)
         say(f"These are {shown} of {answered.total:,}: --top {answered.total} gives all")
@@ -156,7 +166,7 @@ def _export(library: Library, settings: Settings, arguments: Namespace) -> None:
     if arguments.json:
         print_json(asdict(written))
     else:
-        print(
+        show(
             f"{written.destination}: {written.pictures:,} pictures, {written.added:,} added, "
             f"{written.removed:,} removed"
         )

@@ -86,7 +86,10 @@ def calibrated(
     made = Calibrated(calibration, text, np.asarray(text / 2, np.float32))
     arrays = {**calibration.to_arrays(), "mark": np.array(mark)}
     arrays |= {"text_offsets": made.text_offsets, "mixed_offsets": made.mixed_offsets}
-    if folder.is_dir():  # the index itself is kept there, so the library can be written
+    has_index = False
+    with suppress(OSError):  # a folder that may not be looked into
+        has_index = folder.is_dir()  # then the library can be written
+    if has_index:
         _save(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
     return made
 

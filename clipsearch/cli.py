@@ -8,13 +8,17 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import NoReturn
+from pathlib import Path
+from typing import IO, Any, NoReturn
 
 from clipsearch import __version__, errors
 from clipsearch.command import Command, say
+from clipsearch.system_errors import in_our_words, refuse_too_little_memory
+from clipsearch.terminal import Output, abandon, is_terminal, quoted
+from clipsearch.user_paths import expand_user
 
 # name: (where it is, one line of help). The upper packages are named here only as strings.
 COMMANDS = {
@@ -78,8 +82,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; never raises for what a user can cause."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     _speak_utf8()
+    stdout = sys.stdout
+    if stdout is not None:
+        sys.stdout = Output(stdout)
+    try:
+        return _ended(given, stdout)
+    finally:
+        sys.stdout = stdout
+
+
+def _ended(given: list[str], stdout: IO[str] | None) -> int:
+    """Runs one command to its end, its output written, and returns the exit code."""
+    try:
+        code = _exit_code(given)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output (head, less) has had enough: not an error.
+        if stdout is not None:
+            abandon(stdout)
+        return errors.DONE
+    except errors.OutputError as error:
+        if stdout is not None:
+            abandon(stdout)
+        say(f"clipsearch: {error}")
+        return error.exit_code
+    return code
+
+
+def _exit_code(given: list[str]) -> int:
     try:
         return _run(given)
+    except (BrokenPipeError, errors.OutputError):
+        raise
     except SystemExit as leaving:  # argparse's way of ending --help, --version and wrong usage
         return leaving.code if isinstance(leaving.code, int) else errors.USAGE
     except errors.ClipsearchError as error:
@@ -88,13 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("\nclipsearch: interrupted")
         return errors.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output (head, less) has had enough: not an error. Python would try to
-        # flush stdout once more at exit, so point it somewhere harmless.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return errors.DONE
-    except Exception:
-        say(traceback.format_exc())
+    except Exception as error:
+        known = in_our_words(error)
+        if known is not None:
+            say(f"clipsearch: {known}")
+            return known.exit_code
+        for line in traceback.format_exc().splitlines():
+            say(line)
         say(f"clipsearch {__version__}: this is a bug, please report it with the lines above")
         return errors.CRASHED
 
@@ -111,6 +146,7 @@ def _run(given: list[str]) -> int:
     name = _command_name(given)
     command: Command | None = None
     if name in COMMANDS:
+        refuse_too_little_memory()
         command = _load(name)
         command.configure(commands[name])
         if command.arrange is not None:
@@ -120,15 +156,34 @@ def _run(given: list[str]) -> int:
     if command is None:
         parser.print_help()
         return errors.USAGE
+    _expand_paths(parsed)
     return command.run(parsed)
+
+
+def _expand_paths(parsed: argparse.Namespace) -> None:
+    """Does for paths what a shell did not, as in ``--library=~/photos``."""
+    for name, value in vars(parsed).items():
+        if isinstance(value, Path):
+            setattr(parsed, name, expand_user(value))
+        elif isinstance(value, list):
+            expanded = [expand_user(one) if isinstance(one, Path) else one for one in value]
+            setattr(parsed, name, expanded)
 
 
 def _command_name(given: Sequence[str]) -> str | None:
     return next((word for word in given if not word.startswith("-")), None)
 
 
-def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Repeats what was typed in its errors, so these are made safe for a terminal."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        file = file or sys.stderr
+        super()._print_message(quoted(message, keep="\n") if is_terminal(file) else message, file)
+
+
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    parser = _Parser(
         prog="clipsearch",
         description="Search your own photos by describing them. Everything stays on this machine.",
         epilog=_EXIT_CODES,

@@ -6,9 +6,12 @@ import json
 import sys
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace, _ActionsContainer
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from clipsearch.terminal import is_terminal, json_quoted, quoted, write_raw
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,32 @@ def print_json(record: dict[str, Any]) -> None:
         line.encode()
     except UnicodeEncodeError:
         line = json.dumps(record, default=str)
-    print(line, flush=True)
+    print(json_quoted(line) if is_terminal(sys.stdout) else line, flush=True)
+
+
+def show(line: str) -> None:
+    """Writes one line for people to stdout; a newline in a name does not break it on a terminal."""
+    print(quoted(line) if is_terminal(sys.stdout) else line)
+
+
+def print_path(path: Path, *, null: bool) -> None:
+    """Writes a path alone to stdout, as data: as it is but for a terminal, or ended by NUL."""
+    if null:
+        write_raw(f"{path}\0")
+    else:
+        show(str(path))
 
 
 def say(message: str) -> None:
-    """Writes one line for people to stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """Writes one line for people to stderr, after the empty lines that it begins with.
+
+    Nobody is left to be told where stderr cannot be written.
+    """
+    line = message.lstrip("\n")
+    if is_terminal(sys.stderr):
+        line = quoted(line)
+    with suppress(OSError):
+        print("\n" * (len(message) - len(message.lstrip("\n"))) + line, file=sys.stderr, flush=True)
 
 
 def clock(time_s: float) -> str:

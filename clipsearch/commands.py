@@ -17,13 +17,16 @@ from clipsearch.command import (
     add_model_argument,
     clock,
     print_json,
+    print_path,
     say,
+    show,
 )
 from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.model_names import MODELS
 from clipsearch.query_arguments import joined, words_last
 from clipsearch.sizes import shown_bytes
+from clipsearch.user_paths import expand_user
 
 if TYPE_CHECKING:
     from clipsearch.hits import Answered
@@ -213,12 +216,12 @@ def _show(
             if hit.path in printed:
                 continue  # another moment of the same video
             printed.add(hit.path)
-            print(hit.path, end="\0" if arguments.null else "\n")
+            print_path(hit.path, null=arguments.null)
         else:
             copies = f"  (and {len(hit.paths) - 1} more)" if len(hit.paths) > 1 else ""
             place = "" if hit.time_s is None else f"  at {clock(hit.time_s)}"
             score = "" if hit.score is None else f"{hit.score:.3f}  "
-            print(f"{hit.rank:>4}  {score}{hit.path}{place}{copies}")
+            show(f"{hit.rank:>4}  {score}{hit.path}{place}{copies}")
     if not hits and library.counts().items == 0:
         say("The library is empty. Add a photo folder with: clipsearch index FOLDER")
     if tells_rest and arguments.top is None and answered.total > len(hits):
@@ -257,12 +260,12 @@ def _run_check(arguments: Namespace) -> int:
                 print_json(asdict(problem))
             else:
                 done = " (repaired)" if problem.repaired else ""
-                print(f"{problem.where}: {problem.what}{done}")
+                show(f"{problem.where}: {problem.what}{done}")
         unrepaired = [problem for problem in problems if not problem.repaired]
         if arguments.json:
             print_json({"ok": not unrepaired, "problems": len(problems)})
         elif not problems:
-            print(f"{library.path} is sound")
+            show(f"{library.path} is sound")
         if not unrepaired:
             if problems:
                 say("Repaired. Run clipsearch index to read and embed again what was removed.")
@@ -283,12 +286,12 @@ def _run_forget(arguments: Namespace) -> int:
     library, _ = open_library(arguments)
     with library, library.writer() as writer:
         for path in arguments.paths:
-            report = writer.forget(path.expanduser().absolute())
+            report = writer.forget(expand_user(path).absolute())
             if arguments.json:
                 print_json({"path": path, **asdict(report)})
             else:
-                print(f"{path}: forgot {report.files:,} files, {report.items:,} pictures")
-            place = path.expanduser().absolute()
+                show(f"{path}: forgot {report.files:,} files, {report.items:,} pictures")
+            place = expand_user(path).absolute()
             if place.exists() and any(place.is_relative_to(r.path) for r in library.roots()):
                 say(f"{path} is still in a folder of the library: clipsearch index adds it again")
     return errors.DONE
@@ -313,7 +316,7 @@ def _run_backup(arguments: Namespace) -> int:
         if arguments.json:
             print_json({"file": arguments.file, "bytes": size, "models_not_in_it": kept})
             return errors.DONE
-        print(f"Wrote {arguments.file} ({size / 1e6:.1f} MB)")
+        show(f"Wrote {arguments.file} ({size / 1e6:.1f} MB)")
         if kept:
             held = sum(file.stat().st_size for folder in kept for file in folder.iterdir())
             say(

@@ -11,6 +11,7 @@ from typing import Any
 import platformdirs
 
 from clipsearch.errors import UsageError
+from clipsearch.user_paths import expand_user
 
 ENVIRONMENT_PREFIX = "CLIPSEARCH_"
 DEFAULT_MODEL = "auto"
@@ -104,7 +105,7 @@ def resolve(
 
 def _converted(name: str, value: Any, source: str) -> Any:
     if name in ("library", "cache_dir"):
-        return Path(value).expanduser().absolute()
+        return expand_user(value).absolute()
     if name in ("threads", "max_pixels", "port"):
         try:
             number = int(value)

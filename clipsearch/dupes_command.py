@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    print_path,
+    say,
+    show,
+)
 from clipsearch.commands import named_item, open_library
 
 if TYPE_CHECKING:
@@ -92,7 +100,7 @@ def _run(arguments: Namespace) -> int:
             notify=say,
         )
         if arguments.paths:
-            _print_paths(library, groups, end="\0" if arguments.null else "\n")
+            _print_paths(library, groups, null=arguments.null)
         for group in () if arguments.paths else groups:
             if arguments.json:
                 print_json(asdict(group))
@@ -103,35 +111,35 @@ def _run(arguments: Namespace) -> int:
     return errors.DONE
 
 
-def _print_paths(library: Library, groups: list[DuplicateGroup], end: str) -> None:
+def _print_paths(library: Library, groups: list[DuplicateGroup], *, null: bool) -> None:
     from clipsearch.disposable import disposable
 
     paths, notes = disposable(library, groups)
     for path in paths:
-        if end in str(path):  # it would be two lines, and each the name of another file
+        if "\n" in str(path) and not null:  # two lines, and each the name of another file
             notes.append(f"Not among the paths: {str(path)!r}, whose name has a line break: use -0")
         else:
-            print(path, end=end)
+            print_path(path, null=null)
     for note in notes:
         say(note)
 
 
 def _print(group: DuplicateGroup) -> None:
-    print(f"{_NAMES[group.tier]}, {1 + sum(len(shot.paths) for shot in group.others)}")
+    show(f"{_NAMES[group.tier]}, {1 + sum(len(shot.paths) for shot in group.others)}")
     _print_shot("best", group.best, group.best.paths[:1])
     if group.why:
-        print(f"        because {group.why}")
+        show(f"        because {group.why}")
     for shot in group.others:
         _print_shot("", shot, shot.paths)
         if shot.only_here:
-            print(f"        it alone has {', '.join(shot.only_here)}")
+            show(f"        it alone has {', '.join(shot.only_here)}")
 
 
 def _print_shot(mark: str, shot: Shot, paths: tuple[Path, ...]) -> None:
     for path in paths:
         stars = "" if shot.rating is None else f"  rating {shot.rating}"
         size = f"{shot.width}x{shot.height}"
-        print(f"  {mark:<4}  {shot.cosine:.3f}  #{shot.item:<7} {size:>11}{stars}  {path}")
+        show(f"  {mark:<4}  {shot.cosine:.3f}  #{shot.item:<7} {size:>11}{stars}  {path}")
 
 
 dupes = Command(_configure, _run)

@@ -2,6 +2,9 @@
 
 ClipsearchError                       10   base; never raised itself
 ├── UsageError                         2   flags or arguments that do not fit together
+├── SystemLimitError                  11   no memory, open file, process or thread to be had
+├── OutputError                       12   what was to be printed could not be
+├── FileAccessError                   13   a file or folder that the system does not let us use
 ├── LibraryError                      20
 │   ├── LibraryNotFoundError          21   no library at that path
 │   ├── LibraryLockedError            22   another process is writing
@@ -76,6 +79,24 @@ def _rebuild(kind: type[ClipsearchError], fields: dict[str, Any]) -> ClipsearchE
 
 class UsageError(ClipsearchError):
     exit_code = USAGE
+
+
+class SystemLimitError(ClipsearchError):
+    exit_code = 11
+    template = "{what}. {advice}."
+
+
+class OutputError(ClipsearchError):
+    exit_code = 12
+    template = (
+        "The answer could not be written to stdout: {reason}. Free some space, or write elsewhere, "
+        "and run this again."
+    )
+
+
+class FileAccessError(ClipsearchError):
+    exit_code = 13
+    template = "{path} cannot be used: {reason}. {advice}."
 
 
 class LibraryError(ClipsearchError):
@@ -214,8 +235,8 @@ class ImageNotFoundError(ImageError):
 class ImagePackageError(ImageError):
     exit_code = 45
     template = (
-        "{path} cannot be read as a picture: it is {kind}, which needs a package that is not "
-        "installed: pip install {package}"
+        "{path} cannot be read as a picture: it needs a package that is not installed, "
+        "pip install {package} ({kind})"
     )
 
 

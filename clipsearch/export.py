@@ -14,6 +14,7 @@ from typing import Any
 from clipsearch.errors import DependencyError, StorageError, UsageError
 from clipsearch.hits import SearchHit
 from clipsearch.library import Library
+from clipsearch.user_paths import expand_user
 
 _CHUNK = 1000  # items that are looked up at a time
 _LISTS = ("paths", "tags", "captions", "vector")
@@ -50,7 +51,7 @@ def export(
     ``.faiss.csv`` says which item is which file. UsageError for another ending or an existing file,
     DependencyError where Parquet cannot be written, StorageError if the disk does not take it.
     """
-    destination = destination.expanduser().absolute()
+    destination = expand_user(destination).absolute()
     write = _WRITERS.get(destination.suffix.lower())
     if write is None:
         endings = ", ".join([*_WRITERS, ".faiss"])

@@ -6,7 +6,14 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    say,
+    show,
+)
 from clipsearch.commands import open_library
 from clipsearch.errors import UsageError
 from clipsearch.query_arguments import joined, words_last
@@ -61,7 +68,7 @@ def _run(arguments: Namespace) -> int:
     if arguments.json:
         print_json({"file": arguments.to, "written": count})
     else:
-        print(f"Wrote {arguments.to}: {count:,} pictures")
+        show(f"Wrote {arguments.to}: {count:,} pictures")
     return errors.DONE
 
 

@@ -8,7 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    say,
+    show,
+)
 from clipsearch.commands import open_library
 from clipsearch.errors import StorageError
 from clipsearch.library import Library
@@ -37,7 +44,7 @@ def _run(arguments: Namespace) -> int:
             if arguments.json:
                 print_json({"file": arguments.captions, "written": count})
             else:
-                print(f"Wrote {arguments.captions}: {count:,} captions")
+                show(f"Wrote {arguments.captions}: {count:,} captions")
             return errors.DONE
         answers = library.opinions.answers()
         paths = library.paths([answer.item for answer in answers])
@@ -46,7 +53,7 @@ def _run(arguments: Namespace) -> int:
             if arguments.json:
                 print_json({**asdict(answer), "path": path})
             else:
-                print(f"{'+' if answer.relevant else '-'}  {answer.query:<30} {path or ''}")
+                show(f"{'+' if answer.relevant else '-'}  {answer.query:<30} {path or ''}")
         if not answers:
             say("No thumbs were given yet")
     return errors.DONE

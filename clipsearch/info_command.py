@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json
+from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, show
 from clipsearch.commands import open_library
 from clipsearch.config import Settings
 from clipsearch.library import Library
@@ -72,38 +72,41 @@ def _record(library: Library, settings: Settings) -> dict[str, Any]:
 
 def _print(record: dict[str, Any]) -> None:
     found = record["statistics"]
-    print(f"library   {record['library']}")
-    print(f"model     {record['model']}")
+    show(f"library   {record['library']}")
+    show(f"model     {record['model']}")
     if record["offline"]:
-        print("network   never, also not for weights (clipsearch models online allows them)")
-    print(f"pictures  {record['items']:,} in {record['files']:,} files")
+        show("network   never, also not for weights (clipsearch models online allows them)")
+    show(f"pictures  {record['items']:,} in {record['files']:,} files")
     if record["videos"]:
-        print(f"videos    {record['videos']:,}; their moments count as pictures above")
+        show(f"videos    {record['videos']:,}; their moments count as pictures above")
+    if found["live_photos"]:
+        halves = f"{found['live_photos']:,} of them are the moving halves of Live Photos"
+        show(f"          {halves}, found by their photos")
     for root in record["roots"]:
-        print(f"folder    {root}")
+        show(f"folder    {root}")
     for name, counts in (("formats", "formats"), ("years", "years"), ("cameras", "cameras")):
         if found[counts]:
-            print(f"{name:<9} {_most(found[counts])}")
-    print(f"sidecars  {_SIDECAR_TEXT[record['sidecar_text']]}")
+            show(f"{name:<9} {_most(found[counts])}")
+    show(f"sidecars  {_SIDECAR_TEXT[record['sidecar_text']]}")
     if record["missing"]:
-        print(f"missing   {record['missing']:,} files were there before and are not now")
+        show(f"missing   {record['missing']:,} files were there before and are not now")
     if record["failures"]:
-        print(f"failures  {record['failures']:,} (list them: clipsearch info --failures)")
+        show(f"failures  {record['failures']:,} (list them: clipsearch info --failures)")
         for reason, count in found["failures"].items():
-            print(f"          {count:,} x {reason}")
+            show(f"          {count:,} x {reason}")
     for space in record["spaces"]:
         state = "in use" if space["active"] else "kept"
-        print(
+        show(
             f"vectors   {space['embedded']:,} x {space['dim']} of {space['model']}, "
             f"{space['runtime']} {space['precision']}, {state}"
         )
-    print(
+    show(
         f"on disk   photos {shown_bytes(found['photo_bytes'])}, "
         f"library {shown_bytes(found['library_bytes'])}, "
         f"index {shown_bytes(found['index_bytes'])}, "
         f"thumbnails {shown_bytes(found['thumbnail_bytes'])}"
     )
-    print(f"faiss     {record['faiss']}")
+    show(f"faiss     {record['faiss']}")
 
 
 def _most(counts: dict[str, int]) -> str:
@@ -117,7 +120,7 @@ def _list_failures(library: Library, *, as_json: bool) -> None:
         if as_json:
             print_json(asdict(failure))
         else:
-            print(f"{failure.path}: {failure.reason}")
+            show(f"{failure.path}: {failure.reason}")
 
 
 info = Command(_configure, _run)

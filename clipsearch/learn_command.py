@@ -7,7 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    say,
+    show,
+)
 from clipsearch.commands import named_item, open_library
 from clipsearch.config import Settings
 from clipsearch.errors import NotInLibraryError, UsageError
@@ -68,7 +75,7 @@ def _list(library: Library, *, as_json: bool) -> int:
         else:
             unknown = concept.photos - concept.known
             note = f" ({unknown} not seen by the library's model)" if unknown else ""
-            print(f"{concept.name:<24} {concept.photos:>4} photos{note}")
+            show(f"{concept.name:<24} {concept.photos:>4} photos{note}")
     if not concepts:
         say("No names were learned yet: clipsearch learn NAME PHOTO...")
     return errors.DONE
@@ -86,7 +93,7 @@ def _forget(library: Library, name: str, *, as_json: bool) -> int:
     if as_json:
         print_json({"forgotten": name})
     else:
-        print(f"Forgot {name}. The photos themselves are as they were.")
+        show(f"Forgot {name}. The photos themselves are as they were.")
     return errors.DONE
 
 
@@ -112,9 +119,9 @@ def _learn(library: Library, settings: Settings, arguments: Namespace) -> int:
     if arguments.json:
         print_json({**asdict(report), "paths": [photo.path for photo in kept]})
     else:
-        print(f"{report.name}: {report.photos} photos, {report.added} of them new")
+        show(f"{report.name}: {report.photos} photos, {report.added} of them new")
         for photo in () if photos else kept:
-            print(f"  {photo.path}{'' if photo.is_known else '  (not seen by this model)'}")
+            show(f"  {photo.path}{'' if photo.is_known else '  (not seen by this model)'}")
     for skipped in report.skipped[:_SHOWN_SKIPPED]:
         say(f"skipped: {skipped.reason}")
     if len(report.skipped) > _SHOWN_SKIPPED:

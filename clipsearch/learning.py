@@ -25,6 +25,7 @@ from clipsearch.library import PICTURE, Library, SpaceRecord
 from clipsearch.naming import known_as
 from clipsearch.query import Filter, Query, Term, parse
 from clipsearch.query.folding import clean, fold
+from clipsearch.user_paths import expand_user
 from clipsearch.vectors import Pixels, Vector
 
 FEW, MANY = 5, 20  # photos: from so many on a name is learned well, and more add little
@@ -150,7 +151,7 @@ class _Reading:
             if isinstance(photo, int):
                 self._take_item(photo)
             else:
-                self._take_file(photo.expanduser().absolute(), content_hash)
+                self._take_file(expand_user(photo).absolute(), content_hash)
         except (ImageError, NotInLibraryError) as error:
             self.skipped.append(Skipped(photo, str(error)))
 

@@ -6,9 +6,17 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    say,
+    show,
+)
 from clipsearch.commands import open_library
 from clipsearch.errors import StorageError, UsageError
+from clipsearch.user_paths import expand_user
 
 
 def _configure(parser: ArgumentParser) -> None:
@@ -45,7 +53,7 @@ def _configure(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> int:
-    to = arguments.to.expanduser().absolute()
+    to = expand_user(arguments.to).absolute()
     if to.suffix.lower() not in (".html", ".htm"):
         raise UsageError(reason=f"A map is an .html file, not {to}")
     if to.exists() and not arguments.overwrite:
@@ -84,7 +92,7 @@ def _run(arguments: Namespace) -> int:
             }
         )
     else:
-        print(f"Wrote {to}: {len(laid_out.items):,} pictures, {len(names)} regions")
+        show(f"Wrote {to}: {len(laid_out.items):,} pictures, {len(names)} regions")
     return errors.DONE
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from clipsearch.config import Settings
 from clipsearch.encoders import differences, model_parts
@@ -13,6 +12,7 @@ from clipsearch.encoders.model_store import ModelStore, folder_of
 from clipsearch.errors import ModelChangeError, ModelError, NotInLibraryError, StorageError
 from clipsearch.library import Library, Problem, SpaceRecord
 from clipsearch.model_names import LOCAL_DIR, MODELS, unmarked
+from clipsearch.user_paths import expand_user
 from clipsearch.vectors import EmbeddingSpace
 
 Notify = Callable[[str], None]
@@ -160,4 +160,4 @@ def _absolute(name: str) -> str:
     name = name.strip()
     if not name.startswith(LOCAL_DIR):
         return name
-    return f"{LOCAL_DIR}{Path(name.removeprefix(LOCAL_DIR)).expanduser().absolute()}"
+    return f"{LOCAL_DIR}{expand_user(name.removeprefix(LOCAL_DIR)).absolute()}"

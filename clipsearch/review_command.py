@@ -8,9 +8,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    say,
+    show,
+)
 from clipsearch.commands import open_library
 from clipsearch.errors import UsageError
+from clipsearch.terminal import quoted
 
 if TYPE_CHECKING:
     from clipsearch.tagging.review import Doubt, Review
@@ -72,9 +80,7 @@ def _print(doubt: Doubt, *, as_json: bool) -> None:
         print_json(asdict(doubt))
     else:
         given = "given" if doubt.given else "not given"
-        print(
-            f"{doubt.item:>8}  {doubt.tag:<24} {doubt.probability:4.0%}  {given:<9}  {doubt.path}"
-        )
+        show(f"{doubt.item:>8}  {doubt.tag:<24} {doubt.probability:4.0%}  {given:<9}  {doubt.path}")
 
 
 def _answer(review: Review, name: str, given: list[str], *, as_json: bool) -> int:
@@ -98,7 +104,8 @@ def _ask(review: Review, queue: list[Doubt]) -> None:
     while at < len(queue):
         doubt = review.current(queue[at])
         try:
-            said = input(f"{doubt.path}\n  {doubt.tag} ({doubt.probability:.0%})? ").strip().lower()
+            show(str(doubt.path))
+            said = input(f"  {quoted(doubt.tag)} ({doubt.probability:.0%})? ").strip().lower()
         except EOFError:
             break
         if said in ("y", "yes", "n", "no"):

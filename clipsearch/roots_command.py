@@ -10,11 +10,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    say,
+    show,
+)
 from clipsearch.config import resolve
 from clipsearch.errors import LibraryError, UsageError
 from clipsearch.library import FileRecord, Library, RootRecord
 from clipsearch.library.paths import spellings
+from clipsearch.user_paths import expand_user
 
 _SAMPLE = 200  # files looked for in the new place
 _ENOUGH = 0.8  # of them have to be there: the others may have been removed since
@@ -79,7 +87,7 @@ def _list(library: Library, *, as_json: bool) -> int:
             line += f", {found.failures:,} not readable"
         if not found.reachable:
             line += f"  NOT REACHABLE: {found.unreachable}"
-        print(line)
+        show(line)
     if not summaries:
         say("The library has no folders yet. Add one: clipsearch index FOLDER")
     elif not as_json and not all(found.reachable for found in summaries):
@@ -111,7 +119,7 @@ def _why_unreachable(folder: Path) -> str | None:
 
 
 def _move(library: Library, arguments: Namespace) -> int:
-    old, new = arguments.old.expanduser(), arguments.new.expanduser()
+    old, new = expand_user(arguments.old), expand_user(arguments.new)
     why = _why_unreachable(new)
     if why is not None:
         raise LibraryError(reason=f"{new} cannot be listed ({why}), so nothing was moved there")
@@ -130,7 +138,7 @@ def _move(library: Library, arguments: Namespace) -> int:
     if arguments.json:
         print_json({"old": old, "new": moved.path, "files": len(held), "found": found})
     else:
-        print(f"{old} is now {moved.path} ({len(held):,} files)")
+        show(f"{old} is now {moved.path} ({len(held):,} files)")
         say("Look for what changed there since: clipsearch index")
     return errors.DONE
 

@@ -29,6 +29,7 @@ from clipsearch.query import Filter, Like, Query, parse
 from clipsearch.ranking import IMAGE, TEXT, GroupsOf, Part, Question, Scores
 from clipsearch.relevance import Kind, Relevance
 from clipsearch.selecting import Duplicates, View, hits_of_filters, hits_of_question
+from clipsearch.user_paths import expand_user
 from clipsearch.vectors import Ids, Matrix, Vector
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class Searcher:
         query = Query(cutoff="none" if everything else "auto")
         if isinstance(image_or_item, int):
             return self.answer(query, item=image_or_item, top=top)
-        path = image_or_item.expanduser().absolute()
+        path = expand_user(image_or_item).absolute()
         item = self._library.item_at(path)
         if item is not None and self.holds(item):
             return self.answer(query, item=item, top=top)
@@ -255,7 +256,7 @@ class Searcher:
                 reason="Here a query names pictures by their items, such as image:#1234; "
                 "to search by a file, upload it."
             )
-        return self._image_vector(space, Path(named).expanduser())
+        return self._image_vector(space, expand_user(named))
 
     def _image_vector(self, space: SpaceRecord, image: Path | Image.Image) -> Vector:
         encoder = self._encoder_of(space)

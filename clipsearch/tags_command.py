@@ -5,7 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    say,
+    show,
+)
 from clipsearch.commands import open_library
 
 
@@ -35,7 +42,7 @@ def _run(arguments: Namespace) -> int:
                 if arguments.json:
                     print_json({**answer._asdict(), "path": path})
                 else:
-                    print(f"{'yes' if answer.accepted else 'no':<4} {answer.name:<24} {path}")
+                    show(f"{'yes' if answer.accepted else 'no':<4} {answer.name:<24} {path}")
             return errors.DONE
         words = [word.casefold() for word in arguments.words]
         shown = [
@@ -48,7 +55,7 @@ def _run(arguments: Namespace) -> int:
             if arguments.json:
                 print_json(tag._asdict())
             else:
-                print(f"{tag.name:<32} {tag.user:>8,} yours {tag.model:>8,} by a model")
+                show(f"{tag.name:<32} {tag.user:>8,} yours {tag.model:>8,} by a model")
         if not shown and not arguments.json:
             say("There are no such tags. Tag the library: clipsearch tag")
     return errors.DONE

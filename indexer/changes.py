@@ -9,7 +9,9 @@ from pathlib import Path
 
 from clipsearch.errors import ImageError
 from clipsearch.library import FileRecord, Library
-from indexer.scan import FoundFile, Scan, Unreadable
+from indexer.decoders import was_cut_short
+from indexer.ignore import IGNORE_FILE, WISHES
+from indexer.scan import LIBRARY, FoundFile, Scan, Unreadable
 
 # Recorded for a file that could not even be opened, or that may have changed since it was read: no
 # file has that time, so the next run reads it. A file that was read and is damaged keeps its real
@@ -26,6 +28,8 @@ _SECOND_NS = 1_000_000_000
 _MANY_RENUMBERED = 40
 _COMPARED = 20
 _MANY_EMPTIED = 20  # pictures that a folder held, to say that it may be where a disk belongs
+
+_TAKE_IN = f"To take it in all the same: a line !FOLDER/ in a {IGNORE_FILE} beside it"
 
 SameContents = Callable[[Sequence[tuple[FoundFile, FileRecord]]], bool]
 
@@ -63,6 +67,7 @@ def plan_changes(
     known: Sequence[FileRecord],
     *,
     retry_failures: bool = False,
+    doubted: Collection[int] = (),
     same_contents: SameContents | None = None,
 ) -> Plan:
     """Compares by size, modification time, inode and sidecars; opens no file itself.
@@ -70,7 +75,7 @@ def plan_changes(
     A root that is absent or suddenly has no pictures (an unplugged disk, an unmounted share)
     leaves everything as it is. After a scan of some paths only, nothing else is judged. Damaged
     files are read again only when their size or time changed, or all of them with
-    ``retry_failures``.
+    ``retry_failures``; unchanged files of ``doubted`` items are read again, too.
 
     Network drives, FAT and FUSE number their files anew at every mount. When many files show
     nothing but a new inode, ``same_contents`` is asked about a few of them: if these are the same,
@@ -87,11 +92,16 @@ def plan_changes(
     unchanged = known_failures = 0
     for file in scan.files:
         record = previous.get(file.relpath)
-        if record is None or record.missing_since is not None or _differs(file, record):
+        if (
+            record is None
+            or record.missing_since is not None
+            or _differs(file, record)
+            or record.item_id in doubted
+        ):
             read.append(file)
         elif record.failure is not None:
             # Not worth a second try for a new inode.
-            if retry_failures:
+            if retry_failures or was_cut_short(record.failure):
                 read.append(file)
             else:
                 known_failures += 1
@@ -110,10 +120,12 @@ def plan_changes(
     notes = list(scan.notes)
     if emptied := _emptied(scan, known):
         notes.append(emptied)
-        unchanged = len(present)
+        gone = [record for record in present if _is_below(record.relpath, scan.left_out)]
+        unchanged = len(present) - len(gone)
     else:
         gone = _gone(scan, present)
         notes += _emptied_folders(scan, gone)
+    notes += _left_out(scan, gone, is_first=not known)
     return Plan(
         root_id, read, unchanged, known_failures, gone, scan.unreadable, previous, inodes, notes
     )
@@ -173,7 +185,9 @@ def _emptied(scan: Scan, known: Sequence[FileRecord]) -> str | None:
     held = [
         record.relpath
         for record in known
-        if record.item_id is not None and record.missing_since is None
+        if record.item_id is not None
+        and record.missing_since is None
+        and not _is_below(record.relpath, scan.left_out)
     ]
     if not held or any(relpath.partition("/")[0] in scan.top for relpath in held):
         return None
@@ -204,6 +218,32 @@ def _emptied_folders(scan: Scan, gone: Sequence[FileRecord]) -> Iterator[str]:
                 "missing until they are seen again. If a disk belongs there, mount it and run "
                 "clipsearch index"
             )
+
+
+def _left_out(scan: Scan, gone: Sequence[FileRecord], *, is_first: bool) -> Iterator[str]:
+    """Says what a marker in a folder costs, when it does and at the first look at a root."""
+    marked = {folder: why for folder, why in sorted(scan.left_out.items()) if why != IGNORE_FILE}
+    held: Counter[str] = Counter()
+    for record in gone if marked else ():
+        folder = record.relpath
+        while folder and folder not in marked:
+            folder = folder.rpartition("/")[0]
+        held[folder] += folder in marked and record.item_id is not None
+    for folder, why in marked.items():
+        if why == LIBRARY and held[folder]:
+            yield (
+                f"{scan.root / folder} belongs to a clipsearch library: {held[folder]:,} small "
+                "copies in it are not searched any more"
+            )
+        elif held[folder]:
+            yield (
+                f"{scan.root / folder} is left out for the {why} in it: {held[folder]:,} pictures "
+                f"are not searched any more. {_TAKE_IN}"
+            )
+    asked = [folder for folder, why in marked.items() if why in WISHES]
+    if is_first and asked:
+        others = f" (and {len(asked) - 1:,} more folders)" if len(asked) > 1 else ""
+        yield f"Left out for a {marked[asked[0]]} in it: {scan.root / asked[0]}{others}. {_TAKE_IN}"
 
 
 def _differs(file: FoundFile, record: FileRecord) -> bool:

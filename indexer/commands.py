@@ -18,10 +18,12 @@ from clipsearch.command import (
     add_model_argument,
     print_json,
     say,
+    show,
 )
 from clipsearch.config import SIDECAR_TEXTS, Settings, resolve
 from clipsearch.errors import UsageError
 from clipsearch.library import Library
+from clipsearch.user_paths import expand_user
 from indexer.pipeline import DEFAULT_BATCH_SIZE, index_library
 from indexer.preview import preview
 from indexer.priority import lower_priority, on_battery
@@ -118,7 +120,7 @@ def _run(arguments: Namespace) -> int:
 
 
 def _checked(path: Path) -> Path:
-    path = path.expanduser()
+    path = expand_user(path)
     if not path.exists():
         raise UsageError(reason=f"There is no folder {path}")
     if not path.is_dir():
@@ -134,7 +136,7 @@ def _preview(library: Library | None, folders: list[Path], arguments: Namespace)
         print_json({"event": "preview", **found.as_record()})
     else:
         for line in found.lines():
-            print(line)
+            show(line)
     return errors.DONE
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -42,8 +41,15 @@ from clipsearch.images import (
 )
 from clipsearch.uniting import Saying
 from indexer.fields import PhotoMetadata
+from indexer.live_photos import MAX_STILL_BYTES, still_of
 from indexer.messages import BrokenMessageError, receive, send
 from indexer.metadata import read_metadata
+from indexer.process_limits import (
+    end_with_parent,
+    ignore_signals,
+    limit_computing,
+    limit_memory,
+)
 from indexer.showing import give_memory_back, limit_shown_memory, shown_as
 from indexer.sidecar_names import Beside
 from indexer.sidecar_stamps import read_sidecar
@@ -59,20 +65,20 @@ VIDEO_COMPUTE_S = 120.0  # for a whole video, and one more for each of its secon
 _TELL_EVERY_S = 5.0
 PICTURE, VIDEO = "picture", "video"
 _SNIFFED_BYTES = 64
-# Address space beyond what the largest allowed picture takes.
-_MEMORY_BYTES = 3 << 30
-_BYTES_PER_PIXEL = 16  # decoded, flattened, turned and reduced, some of it at the same time
 
 
 class Server:
     """Answers requests about one file at a time."""
 
-    def __init__(self, requests: IO[bytes], answers: IO[bytes]) -> None:
+    def __init__(
+        self, requests: IO[bytes], answers: IO[bytes], *, has_full_memory: bool = True
+    ) -> None:
         self._requests = requests
         self._answers = answers
         self._path = Path()
         self._data = b""
         self._max_pixels = 0
+        self._has_full_memory = has_full_memory
 
     def run(self) -> None:
         """Answers until the other side closes the stream."""
@@ -101,12 +107,24 @@ class Server:
                 self._data = b""
                 give_memory_back()
                 reason = "not enough memory to decode it within the limit of this process"
-                self._say({"status": "failed", "reason": reason, "is_settled": True})
+                self._fail(reason, is_settled=self._has_full_memory)
+            except OSError as error:  # of the disk, the system's limits: not of the file
+                self._fail(error.strerror or str(error), is_settled=False)
+            except Exception as error:
+                self._fail(f"reading it failed ({type(error).__name__}: {error})", is_settled=True)
+
+    def _fail(self, reason: str, *, is_settled: bool) -> None:
+        fields = {"path": str(self._path), "reason": reason}
+        answer = {"status": "failed", "reason": reason, "is_settled": is_settled}
+        self._say(answer | {"error": ImageUnreadableError.__name__, "fields": fields})
 
     def _say(self, record: dict[str, Any], attachment: bytes = b"") -> None:
         with contextlib.suppress(ValueError):
             limit_computing(0)
-        send(self._answers, record, attachment)
+        try:
+            send(self._answers, record, attachment)
+        except OSError:
+            raise SystemExit from None  # nobody listens any more
 
     def _open(self, path: str, max_pixels: int) -> None:
         """Reads and hashes a file, and says what it is by its header."""
@@ -182,9 +200,8 @@ class Server:
         from indexer import video
 
         facts, about = self._about_video()
-        is_live = "live_photo" in about
         moments: Iterator[video.Moment] = iter(())
-        if not is_live:
+        if "live_photo" not in about:
             moments = video.read_moments(
                 self._path,
                 max_pixels=self._max_pixels,
@@ -211,6 +228,15 @@ class Server:
                 "described": self._described(about, sidecars),
             }
         )
+
+    def _begin_of(self, name: str) -> bytes:
+        """Of a file beside the opened one; nothing of one that cannot be read or is no file."""
+        path = self._path.parent / name
+        with contextlib.suppress(OSError):
+            if path.is_file():
+                with path.open("rb") as file:
+                    return file.read(MAX_STILL_BYTES)
+        return b""
 
     def _frame(
         self, path: str, max_pixels: int, time_s: float, target_side: int, shown: dict[str, int]
@@ -267,7 +293,7 @@ class Server:
         def progress() -> None:
             nonlocal told_at
             if time.process_time() - begun_s > most_s:
-                reason = f"it took more than {most_s:.0f} s of computing"
+                reason = f"it took too much computing (more than {most_s:.0f} s)"
                 raise ImageUnreadableError(path=self._path, reason=reason)
             if time.monotonic() - told_at > _TELL_EVERY_S:
                 told_at = time.monotonic()
@@ -292,7 +318,14 @@ class Server:
 
         limit_computing(COMPUTE_S)
         facts = video.read_facts(self._path, max_pixels=self._max_pixels)
-        names = [entry.name for entry in os.scandir(self._path.parent)]
+        still = still_of(
+            self._path.name,
+            format_name=facts.format,
+            duration_s=facts.duration_s,
+            identifier=facts.content_identifier,
+            names=[entry.name for entry in os.scandir(self._path.parent)],
+            read=self._begin_of,
+        )
         about = saying_of(
             PhotoMetadata(
                 taken_at=facts.taken_at,
@@ -304,8 +337,8 @@ class Server:
             )
         )
         about |= {"duration_s": round(facts.duration_s, 3), "codec": facts.codec}
-        if video.is_live_photo_pair(facts, names, self._path.name):
-            about["live_photo"] = True
+        if still is not None:
+            about |= {"live_photo": True, "live_photo_of": still}
         return facts, about
 
     def _described(self, own: Saying, sidecars: list[list[str]]) -> dict[str, Any]:
@@ -353,30 +386,6 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def limit_computing(seconds: float) -> None:
-    """Has the operating system end this process after so much computing; 0 lifts the limit.
-
-    Computing, not time: a laptop that sleeps or a machine that is busy does not fail a photo.
-    Where there is no such limit (Windows) the pool's own limit of time has to do.
-    """
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-def limit_memory(max_pixels: int) -> None:
-    """Makes allocations beyond the limit fail, so that a bomb is a MemoryError and not a crash."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    wanted = _MEMORY_BYTES + _BYTES_PER_PIXEL * max_pixels
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
-
-
 def _look(path: Path) -> list[int]:
     """Size, modification time and inode."""
     status = path.stat()
@@ -408,12 +417,14 @@ def preprocessing_record(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that indexes
-    limit_memory(int(sys.argv[1]))
+    ignore_signals()
+    end_with_parent(sys.stdin.fileno())
+    has_full_memory = limit_memory(int(sys.argv[1]))
     # Codecs print to stdout: keep the answers on a descriptor that they do not know.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    Server(sys.stdin.buffer, answers).run()
+    send(answers, {"status": "ready"})
+    Server(sys.stdin.buffer, answers, has_full_memory=has_full_memory).run()
 
 
 if __name__ == "__main__":

@@ -117,6 +117,8 @@ class Filler:
             return
         self._keep_words(reading)
         self._add(reading)
+        if reading.description is not None and reading.description.metadata.get("live_photo"):
+            self._report.live_photos += 1
         self._settle(reading.content_hash, None)
 
     def _encoded(self, pixels: list[Pixels]) -> Matrix:

@@ -48,11 +48,16 @@ LEFT_OUT_ENDINGS = (
     ".lrcat-data",  # Lightroom: masks and other working data
     ".clipsearch",  # a library of our own: thumbnails
 )
+# Markers by which people ask that pictures, videos and folders in a folder are shown nowhere: of
+# Android, Nextcloud and Kodi, of Nextcloud Photos, of Nextcloud Memories. Those that only spare
+# another program's search work (.metadata_never_index, .trackerignore) say nothing of that kind.
+WISHES = (".nomedia", ".noimage", ".nomemories")
 # Folders that say of themselves what they are: the marker in them -> the names that count, or all.
 MARKERS: dict[str, frozenset[str] | None] = {
     ".immich": frozenset(("thumbs", "encoded-video")),  # Immich puts one in its originals, too
     ".ppstorage": None,  # PhotoPrism: its storage folder with cache and sidecars
     "CACHEDIR.TAG": None,  # any program: bford.info/cachedir
+    **dict.fromkeys(WISHES),
 }
 # Photo libraries of Apple: only these folders of theirs hold originals, the others hold smaller
 # copies of the same pictures.
@@ -79,11 +84,15 @@ def is_left_out(name: str) -> bool:
     )
 
 
-def is_marked(folder: str, names: Collection[str]) -> bool:
-    """True for a folder that a marker among the ``names`` in it makes one of a program's own."""
-    return any(
-        marker in names and (only is None or folder.lower() in only)
-        for marker, only in MARKERS.items()
+def marker_in(folder: str, names: Collection[str]) -> str | None:
+    """Which marker among the ``names`` in it has a folder left out, if one does."""
+    return next(
+        (
+            marker
+            for marker, only in MARKERS.items()
+            if marker in names and (only is None or folder.lower() in only)
+        ),
+        None,
     )
 
 

@@ -8,7 +8,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from clipsearch import errors
-from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
+from clipsearch.command import (
+    Command,
+    add_json_argument,
+    add_library_argument,
+    print_json,
+    say,
+    show,
+)
 from clipsearch.config import resolve
 from clipsearch.errors import FillRunningError, LibraryError, ModelChangeError, UsageError
 from clipsearch.sizes import shown_bytes
@@ -122,7 +129,7 @@ def _list(arguments: Namespace) -> int:
             held = held_models(library)
             state = read_fill_state(library.path)
         if held and not arguments.json:
-            print(f"In {path}:")
+            show(f"In {path}:")
         for model in held:
             fill = state if model.state == NEXT else None
             used = model.address == EMBEDDED and model.state == IN_USE
@@ -131,17 +138,18 @@ def _list(arguments: Namespace) -> int:
                 told = {**asdict(model), "fill": asdict(fill) if fill else None}
                 print_json({"kind": "held", **told, "outdated": outdated})
             else:
-                print(held_line(model, fill))
+                show(held_line(model, fill))
                 if outdated:
-                    print(f"          a newer one ships with clipsearch: models use {EMBEDDED}")
+                    show(f"          a newer one ships with clipsearch: models use {EMBEDDED}")
         if held and not arguments.json:
-            print("\nModels there are:")
+            show("")
+            show("Models there are:")
     for entry in known_models(include_all=arguments.all):
         if arguments.json:
             print_json({"kind": "known", **asdict(entry)})
         else:
             here = "here" if entry.cached else ""
-            print(f"{entry.tier:<9} {entry.address:<44} {here:<5} {entry.note}")
+            show(f"{entry.tier:<9} {entry.address:<44} {here:<5} {entry.note}")
     return errors.DONE
 
 
@@ -209,7 +217,7 @@ def _begin(library: Library, address: str, arguments: Namespace) -> int:
     if arguments.json:
         print_json({"event": "started", "model": address, "process": process, "log": log})
     else:
-        print(
+        show(
             f"Filling {address} in the background, process {process}. Searches keep using the "
             f"present model until it is full.\nHow far it is: clipsearch models; what it says: "
             f"{log}; withdraw it: clipsearch models back"
@@ -302,7 +310,7 @@ def _tell_change(report: ChangeReport, library: Library, arguments: Namespace) -
         if report.switched:
             return errors.DONE
     elif report.switched:
-        print(f"{library.path} now uses {report.model}; {report.embedded:,} vectors were made")
+        show(f"{library.path} now uses {report.model}; {report.embedded:,} vectors were made")
         if not library.counts().items:
             say("It holds no pictures yet. Add some: clipsearch index FOLDER")
         if report.tags_failed:
@@ -413,7 +421,7 @@ def _tell(record: dict[str, Any], line: str, arguments: Namespace) -> None:
     if arguments.json:
         print_json(record)
     else:
-        print(line)
+        show(line)
 
 
 models = Command(_configure, _run)

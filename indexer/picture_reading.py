@@ -85,14 +85,23 @@ class PictureReader:
         if not path.exists():
             raise ImageNotFoundError(path=path)
         request |= {"path": str(path), "max_pixels": self._max_pixels}
-        with self._decoders.borrow() as decoder:
-            try:
-                answer, data = decoder.ask(request, timeout_s)
-            except DecoderDiedError as error:
-                raise ImageUnreadableError(path=path, reason=str(error)) from error
+        try:
+            answer, data = self._answer(request, timeout_s)
+        except DecoderDiedError as error:
+            raise ImageUnreadableError(path=path, reason=str(error)) from error
         if answer["status"] == "failed":
             raise _as_it_was(path, answer)
         return answer, data
+
+    def _answer(self, request: dict[str, Any], timeout_s: float) -> tuple[dict[str, Any], bytes]:
+        """A decoder's, asked once more where something else than the file ended the first."""
+        with self._decoders.borrow() as decoder:
+            try:
+                return decoder.ask(request, timeout_s)
+            except DecoderDiedError as error:
+                if error.by_the_file or decoder.is_closed:
+                    raise
+                return decoder.ask(request, timeout_s)
 
 
 def _as_it_was(path: Path, answer: dict[str, Any]) -> ImageError:

@@ -102,11 +102,13 @@ class _Run:
         self._settings = settings
         self._loader = loader
         self._report = IndexReport()
+        self._doubted: set[int] = set()
         self._space: SpaceRecord | None = None
         self._on_demand = EncoderOnDemand()
 
     def execute(self, roots: Sequence[Path], target: Target) -> IndexReport:
         self._remember_settings()
+        self._doubted = self._library.unproved_live_photos()
         chosen = self._roots(roots)
         plans = [self._plan(root) for root in chosen]
         self._note_inodes(plans)
@@ -126,6 +128,7 @@ class _Run:
     def _read_all(self, new: Sequence[Job], plans: Sequence[Plan], target: Target) -> None:
         limit = self._settings.max_pixels
         self._reader = Reader(self._library, self._on_demand, self._decoders, limit)
+        self._reader.doubted = self._doubted
         self._filler = self._make_filler(plans)
         self._target = target
         if target.space is not None:
@@ -165,6 +168,7 @@ class _Run:
             scan(root.path, only=places, sidecar_text=self._settings.sidecar_text),
             known,
             retry_failures=limit > tried,
+            doubted=self._doubted,
             same_contents=same_contents(self._library, root.path, hash_file),
         )
         self._report.unchanged += plan.unchanged

@@ -11,8 +11,10 @@ from typing import Any
 from clipsearch.config import DEFAULT_SIDECAR_TEXT
 from clipsearch.library import FileRecord, Library, RootRecord
 from indexer.changes import plan_changes
+from indexer.ignore import IGNORE_FILE
 from indexer.scan import scan
 
+_FOLDERS_SHOWN = 10
 _NO_ROOT = 0  # of a folder that the library does not hold yet
 
 
@@ -27,6 +29,7 @@ class Preview:
     unreadable: int = 0  # folders and names that cannot even be listed
     read_bytes: int = 0
     formats: dict[str, int] = field(default_factory=dict)  # of what would be read, by ending
+    left_out: dict[str, str] = field(default_factory=dict)  # folders, by the marker in them
     notes: list[str] = field(default_factory=list)
 
     def as_record(self) -> dict[str, Any]:
@@ -45,6 +48,10 @@ class Preview:
             yield f"failed before {self.known_failures:,}, and not changed since"
         if self.unreadable:
             yield f"cannot be listed {self.unreadable:,}"
+        for folder, why in list(self.left_out.items())[:_FOLDERS_SHOWN]:
+            yield f"left out     {folder} ({why})"
+        if len(self.left_out) > _FOLDERS_SHOWN:
+            yield f"left out     {len(self.left_out) - _FOLDERS_SHOWN:,} more (--json names them)"
         yield from self.notes
         yield "Nothing was changed. Without --dry-run, clipsearch index does it."
 
@@ -64,6 +71,11 @@ def preview(
         found.gone += len(plan.gone)
         found.known_failures += plan.known_failures
         found.unreadable += len(plan.unreadable)
+        found.left_out |= {
+            str(root.path / folder): why
+            for folder, why in scanned.left_out.items()
+            if why != IGNORE_FILE
+        }
         found.notes += plan.notes
         endings.update(PurePosixPath(file.relpath).suffix.lower() for file in plan.read)
     found.formats = dict(endings.most_common())

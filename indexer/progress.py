@@ -6,6 +6,7 @@ import sys
 import time
 
 from clipsearch.command import print_json, say
+from clipsearch.terminal import redraw
 from indexer.report import Failure, duration
 
 _BAR_WIDTH = 24
@@ -55,8 +56,7 @@ class Progress:
     def end(self) -> None:
         """Leaves the bar's line."""
         if self._has_bar:
-            sys.stderr.write("\n")
-            sys.stderr.flush()
+            say("")
             self._has_bar = False
 
     def _tell(self, done: int, total: int, rate: float, left_s: float) -> None:
@@ -83,8 +83,7 @@ class Progress:
             text += f"  {self._skipped:,} skipped"
         if self._is_terminal:
             filled = "█" * (_BAR_WIDTH * done // total)
-            sys.stderr.write(f"\r{filled:░<{_BAR_WIDTH}} {text}\x1b[K")
-            sys.stderr.flush()
+            redraw(f"{filled:░<{_BAR_WIDTH}} {text}")
             self._has_bar = True
         else:
             say(text)

@@ -23,6 +23,7 @@ from clipsearch.library import (
     NewItem,
     SidecarState,
     described,
+    mark_as_cache,
 )
 from clipsearch.library import VIDEO as VIDEO_ITEM
 from clipsearch.places import place_name
@@ -46,6 +47,7 @@ _THUMBNAIL_TARGET_SIDE = THUMBNAIL_SIDE // 2  # a reduced JPEG keeps twice this
 # them: 40 million pixels take 160 MB, twice that while transparency is laid on white.
 _LARGE_PIXELS = 40_000_000
 _PLACED = ("over", "fill")  # parts of what a sidecar says that may hold a position
+_TRIES = 2  # of a file whose decoder something else ended
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ class EncoderOnDemand:
 class Reader:
     """Reads files in decoder processes; the first to meet a new content has it decoded.
 
-    ``embedded`` holds the items that already have a vector in the space being filled.
+    ``embedded`` holds the items that already have a vector in the space being filled, ``doubted``
+    the videos whose moments are looked for again.
     """
 
     def __init__(
@@ -153,6 +156,7 @@ class Reader:
         max_pixels: int,
     ) -> None:
         self.embedded: Collection[int] = ()
+        self.doubted: Collection[int] = ()
         self._library = library
         self._encoder = encoder
         self._decoders = decoders
@@ -161,14 +165,20 @@ class Reader:
         self._claiming = threading.Lock()
         self._one_large = threading.Lock()
         self._thumbnails = library.path / "thumbs"
+        mark_as_cache(self._thumbnails)
 
     def read(self, job: Job) -> Reading:
         """Never raises for what a file can cause."""
         with self._decoders.borrow() as decoder:
-            try:
-                return self._read(job, decoder)
-            except DecoderDiedError as error:
-                return Reading(job, job.file, failure=str(error), was_read=error.is_settled)
+            for attempt in range(_TRIES):
+                try:
+                    return self._read(job, decoder)
+                except DecoderDiedError as error:
+                    if error.by_the_file:
+                        return Reading(job, job.file, failure=str(error), was_read=error.is_settled)
+                    if attempt + 1 == _TRIES or decoder.is_closed:
+                        return Reading(job, left=str(error))
+        raise AssertionError("the last try returns")
 
     def _read(self, job: Job, decoder: Decoder) -> Reading:
         request = {"do": "open", "path": str(job.path), "max_pixels": self._max_pixels}
@@ -204,6 +214,9 @@ class Reader:
             with self._one_large:
                 return self._picture(reading, decoder, encoder, answer["pixels"])
         except DecoderDiedError as error:
+            if not error.by_the_file:
+                self._release(content_hash)
+                raise
             return replace(reading, failure=str(error), was_read=error.is_settled)
 
     def _picture(
@@ -270,13 +283,18 @@ class Reader:
 
         A known video has its moments, which are committed along with it.
         """
-        if known_item is not None and (is_video or known_item in self.embedded):
+        is_whole = is_video and known_item not in self.doubted
+        if known_item is not None and (is_whole or known_item in self.embedded):
             return False
         with self._claiming:
             if content_hash in self._claimed:
                 return False
             self._claimed.add(content_hash)
             return True
+
+    def _release(self, content_hash: str) -> None:
+        with self._claiming:
+            self._claimed.discard(content_hash)
 
 
 def _sidecars(job: Job) -> list[list[str]]:

@@ -32,6 +32,7 @@ class IndexReport:
     unchanged: int = 0
     gone: int = 0
     embedded: int = 0  # vectors made, of new and of old pictures
+    live_photos: int = 0  # videos that turned out to be the moving half of a photo
     failures: list[Failure] = field(default_factory=list)  # new ones only
     known_failures: int = 0
     left: list[Failure] = field(default_factory=list)  # not settled: the next run looks again
@@ -50,6 +51,7 @@ class IndexReport:
             "unchanged": self.unchanged,
             "gone": self.gone,
             "embedded": self.embedded,
+            "live_photos": self.live_photos,
             "new_failures": len(self.failures),
             "known_failures": self.known_failures,
             "left_for_next_run": len(self.left),
@@ -78,13 +80,21 @@ class IndexReport:
     def lines(self) -> Iterator[str]:
         """What happened, why files were skipped, and what to do next; one line each."""
         yield self.summary()
+        if self.live_photos:
+            yield (
+                f"  of these, {self.live_photos:,} videos are the moving halves of Live Photos: "
+                "they are found by their photos"
+            )
         reasons = Counter(failure_kind(failure.reason) for failure in self.failures)
         for reason, count in reasons.most_common(_REASONS_SHOWN):
             yield f"  skipped {count:,}: {reason}"
         if self.failures or self.known_failures:
             yield "Which files, and why: clipsearch info --failures"
+        reasons = Counter(failure_kind(failure.reason) for failure in self.left)
+        for reason, count in reasons.most_common(_REASONS_SHOWN):
+            yield f"  left {count:,}: {reason}"
         if self.left:
-            yield "Files that were still changing are read at the next run: clipsearch index"
+            yield "What was left is read at the next run: clipsearch index"
         if self.added + self.moved + self.copied and not self.interrupted:
             yield (
                 'Now search them: clipsearch search "a dog on the beach", '

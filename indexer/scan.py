@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from clipsearch.config import DEFAULT_SIDECAR_TEXT
 from clipsearch.images import EXTENSIONS, VIDEO_EXTENSIONS
+from clipsearch.library import LIBRARY_CACHES, is_library
 from indexer.ignore import (
     IGNORE_FILE,
+    MARKERS,
     PACKAGE_ORIGINALS,
     SYSTEM_FOLDERS,
     Rules,
     is_left_out,
-    is_marked,
     is_package,
+    marker_in,
     read_rules,
 )
 from indexer.sidecar_names import may_be_sidecar
 from indexer.sidecar_stamps import FolderSidecars
 
+LIBRARY = "of a clipsearch library"
 _ENDINGS = EXTENSIONS | VIDEO_EXTENSIONS
 
 
@@ -58,6 +62,8 @@ class Scan:
     skipped: tuple[str, ...] = ()  # links within ``only`` that only a whole scan follows
     empty: tuple[str, ...] = ()  # folders without any entry; "" is the root
     notes: tuple[str, ...] = ()  # for people: lines of ignore files that have no effect
+    # Of what was met, what someone's wish or its being a library leaves out: by what.
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class _Folder:
     prefix: str  # of the relpaths in it: "" or "holiday/2019/"
     rules: Rules | None = None  # of the ignore files above it, and once opened of its own
     is_package: bool = False
+    is_library: bool = False
+    is_named: bool = False  # a line without wildcards takes it in: it was meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +88,11 @@ def scan(
 ) -> Scan:
     """Walks a root and returns its picture files in the order of their relative paths.
 
-    Hidden names, caches of other programs, clipsearch libraries and what .clipsearchignore names
-    are left out. Links to files count as files; a link to a folder is followed once, after all
-    real folders, and never to a folder that was already walked or that contains the root. Nothing
-    is raised: what cannot be listed is in ``unreadable`` or ``absent``.
+    Hidden names, caches of other programs, clipsearch libraries, folders with a .nomedia or another
+    marker and what .clipsearchignore names are left out. Links to files count as files; a link to a
+    folder is followed once, after all real folders, and never to a folder that was already walked
+    or that contains the root. What cannot be listed is in ``unreadable`` or ``absent``; an OSError
+    is raised only where this process may open no more files.
 
     ``only`` are relative paths of files and folders: nothing but these and what lies below is
     looked at, and no link to a folder is followed. An ignore file or a sidecar stands for its
@@ -94,6 +103,7 @@ def scan(
     try:
         top = walk.open_root()
     except OSError as error:
+        _refuse_limits(error)
         return Scan(root, [], [], absent=_reason(error), only=wanted)
     names: frozenset[str] = frozenset()
     if wanted is None:
@@ -111,7 +121,13 @@ def scan(
         skipped=tuple(folder.prefix.rstrip("/") for folder in walk.linked),
         empty=tuple(walk.empty),
         notes=tuple(walk.notes),
+        left_out=walk.left_out,
     )
+
+
+def speaks_of_its_folder(name: str) -> bool:
+    """True for the name of a file that decides whether what lies beside it is taken."""
+    return name == IGNORE_FILE or name in MARKERS
 
 
 def _outermost(only: Sequence[str]) -> tuple[str, ...] | None:
@@ -119,7 +135,7 @@ def _outermost(only: Sequence[str]) -> tuple[str, ...] | None:
     split = set()
     for path in only:
         parts = [part for part in path.split("/") if part not in ("", ".")]
-        if parts and (parts[-1] == IGNORE_FILE or may_be_sidecar(parts[-1])):
+        if parts and (speaks_of_its_folder(parts[-1]) or may_be_sidecar(parts[-1])):
             parts.pop()
         if not parts:
             return None
@@ -142,6 +158,7 @@ class _Walk:
         self.linked: list[_Folder] = []  # links to folders that were not followed (yet)
         self.empty: list[str] = []
         self.notes: list[str] = []
+        self.left_out: dict[str, str] = {}
         self._root = root
         self._folders: list[_Folder] = []
         self._visited: set[tuple[int, int]] = set()
@@ -150,7 +167,8 @@ class _Walk:
 
     def open_root(self) -> _Opened:
         """Lists the root, whatever it is called; raises OSError when it cannot be."""
-        top = _Folder(str(self._root), "", is_package=is_package(self._root.name))
+        name = self._root.name
+        top = _Folder(str(self._root), "", is_package=is_package(name), is_named=True)
         opened = self._open(top)
         return opened if opened is not None else _Opened(top, [], FolderSidecars([]))
 
@@ -207,6 +225,7 @@ class _Walk:
         except FileNotFoundError:
             return None  # removed since its parent was listed, or a link to nothing
         except OSError as error:
+            _refuse_limits(error)
             self.unreadable.append(Unreadable(folder.prefix.rstrip("/"), _reason(error)))
             return None
 
@@ -222,7 +241,12 @@ class _Walk:
         if not listed:
             self.empty.append(folder.prefix.rstrip("/"))
         names = {entry.name for entry in listed}
-        if folder.prefix and is_marked(folder.prefix.rstrip("/").rpartition("/")[2], names):
+        relpath = folder.prefix.rstrip("/")
+        if is_library(folder.path, names):
+            folder = replace(folder, is_library=True)
+        marker = None if folder.is_named else marker_in(relpath.rpartition("/")[2], names)
+        if marker is not None:
+            self.left_out[relpath] = marker
             return None
         if IGNORE_FILE in names:
             folder = self._with_own_rules(folder)
@@ -274,6 +298,7 @@ class _Walk:
         except FileNotFoundError:
             return
         except OSError as error:
+            _refuse_limits(error)
             self.unreadable.append(Unreadable(relpath, _reason(error)))
 
     def _take_file(self, entry: os.DirEntry[str], relpath: str, sidecars: FolderSidecars) -> None:
@@ -291,13 +316,26 @@ class _Walk:
         )
 
     def _below(self, entry: os.DirEntry[str], folder: _Folder) -> _Folder:
-        prefix = f"{folder.prefix}{entry.name}/"
-        return _Folder(entry.path, prefix, folder.rules, is_package(entry.name))
+        relpath = folder.prefix + entry.name
+        found = None
+        if folder.rules is not None:
+            found = folder.rules.find(relpath, entry.name, is_folder=True)
+        return _Folder(
+            entry.path,
+            f"{relpath}/",
+            folder.rules,
+            is_package=is_package(entry.name),
+            is_named=found is not None and found.is_plain,
+        )
 
     def _leaves_out(self, folder: _Folder, name: str, *, is_folder: bool) -> bool:
+        if folder.is_library and is_folder and name in LIBRARY_CACHES:
+            self.left_out[folder.prefix + name] = LIBRARY
+            return True
         if folder.rules is not None:
             found = folder.rules.find(folder.prefix + name, name, is_folder=is_folder)
             if found is not None and found.leaves_out:
+                self.left_out[folder.prefix + name] = IGNORE_FILE
                 return True
             if found is not None and found.is_plain:
                 return False  # named on purpose, also if it is left out by default
@@ -326,6 +364,12 @@ def _identities(folders: Iterable[Path]) -> Iterator[tuple[int, int]]:
         except OSError:
             continue
         yield status.st_dev, status.st_ino
+
+
+def _refuse_limits(error: OSError) -> None:
+    """Passes on what says nothing of the folder: this process may open no more files."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise error
 
 
 def _reason(error: OSError) -> str:

@@ -19,10 +19,13 @@ from clipsearch.command import (
     add_library_argument,
     print_json,
     say,
+    show,
 )
 from clipsearch.commands import open_library
 from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.library import Library
+from clipsearch.terminal import redraw
+from clipsearch.user_paths import expand_user
 from indexer.fields import clean_keywords
 
 if TYPE_CHECKING:
@@ -122,7 +125,7 @@ def _run(arguments: Namespace) -> int:
         from clipsearch.tagging import read_vocabulary, tag
 
         words = arguments.vocabulary
-        vocabulary = None if words is None else read_vocabulary(words.expanduser())
+        vocabulary = None if words is None else read_vocabulary(expand_user(words))
         if arguments.clear:
             return _clear(library, "everyday" if vocabulary is None else vocabulary.name, arguments)
         try:
@@ -240,7 +243,7 @@ def _tell(changes: Iterable[SidecarChange], arguments: Namespace) -> int:
         elif change.done == "refused":
             say(f"{change.path}: left as it is: {change.reason}")
         elif arguments.dry_run:
-            print(f"{change.path}: would be {change.done}")
+            show(f"{change.path}: would be {change.done}")
     if arguments.json:
         print_json({"event": "summary", **counts, "dry_run": bool(arguments.dry_run)})
     elif not arguments.quiet:
@@ -291,8 +294,7 @@ class _Progress:
         self._drawn_at = now
         text = f"{_STAGES[stage]}: {done:,}/{total:,}"
         if self._is_terminal:
-            sys.stderr.write(f"\r{text}\x1b[K")
-            sys.stderr.flush()
+            redraw(text)
             self._has_line = True
         else:
             say(text)
@@ -304,7 +306,7 @@ class _Progress:
 
     def end(self) -> None:
         if self._has_line:
-            sys.stderr.write("\n")
+            say("")
             self._has_line = False
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import io
 import stat
-import unicodedata
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -49,11 +48,9 @@ VIDEO_FORMATS = {
     "asf": "WMV",
     "flv": "FLV",
 }
-LIVE_PHOTO_MAX_S = 6.0
 
 _BROWSER_FORMATS = ("mov", "matroska")  # their times are shown as they stand in the file
 _STILL_BRANDS = ("heic", "heix", "heim", "heis", "hevc", "mif1", "msf1", "avif", "avis", "crx")
-_LIVE_PHOTO_SUFFIXES = (".heic", ".heif", ".jpg", ".jpeg")
 _MIN_IMAGE_SIDE = 640  # what a thumbnail and most models need
 _READ_BYTES = 2**20
 _HEAD_BYTES = 64  # holds the DocType of a Matroska file
@@ -157,24 +154,6 @@ def read_moments(
             raise
     if not found:
         raise ImageUnreadableError(path=path, reason=_NO_FRAME)
-
-
-def is_live_photo_pair(facts: VideoFacts, picture_names: Collection[str], video_name: str) -> bool:
-    """True where the video is the moving half of a picture beside it, and counts with that.
-
-    ``picture_names`` are the names of the files in the video's folder. The picture has the same
-    stem (IMG_1234.HEIC, or IMG_1234.HEIC.MOV for the video), in any case and Unicode form.
-    """
-    if facts.format not in ("MOV", "MP4"):
-        return False
-    if facts.content_identifier is None and facts.duration_s > LIVE_PHOTO_MAX_S:
-        return False
-    stem = _folded(PurePath(video_name).stem)
-    for name in map(_folded, picture_names):
-        picture = PurePath(name)
-        if picture.suffix in _LIVE_PHOTO_SUFFIXES and stem in (picture.stem, name):
-            return True
-    return False
 
 
 def read_frame(path: Path, time_s: float, *, max_pixels: int, target_side: int) -> Image.Image:
@@ -395,7 +374,3 @@ def _moments(
             least_blank = contrast(look), Moment(time_s, picture)
     if not chooser.chosen and least_blank:
         yield least_blank[1]
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()

@@ -10,9 +10,10 @@ from typing import Any
 
 from clipsearch.images import EXTENSIONS, VIDEO_EXTENSIONS
 from indexer.dirty import DirtyPlaces
-from indexer.ignore import IGNORE_FILE, is_left_out
+from indexer.ignore import is_left_out
 from indexer.mounts import silent_mount
 from indexer.report import duration
+from indexer.scan import speaks_of_its_folder
 from indexer.sidecar_names import may_be_sidecar
 from indexer.watch import Change, FolderEvents, Refusal
 
@@ -89,11 +90,11 @@ class WatchedRoots:
         *folders, name = path.relative_to(root).parts or (root.name,)
         if any(is_left_out(folder) for folder in folders):
             return
-        if change.is_folder:
+        if speaks_of_its_folder(name):
+            self._dirty.touch_folder(str(path.parent))
+        elif change.is_folder:
             if path == root or not is_left_out(name):
                 self._dirty.touch_folder(change.path)
-        elif name == IGNORE_FILE:
-            self._dirty.touch_folder(str(path.parent))
         elif path.suffix.lower() in _ENDINGS or may_be_sidecar(name):
             if not name.startswith("."):
                 self._dirty.touch_file(change.path)

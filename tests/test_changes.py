@@ -374,6 +374,58 @@ def test_a_picture_that_is_left_out_later_waits_as_missing_with_its_vector(
     assert library.item_at(photos / "0.png") == item
 
 
+@pytest.mark.parametrize("everything", [False, True])
+def test_pictures_whose_folder_gets_a_marker_go_out_of_searches_and_that_is_told(
+    index: Index, photos: Path, library: Library, everything: bool
+) -> None:
+    for number in range(4) if everything else (0,):
+        (photos / "private").mkdir(exist_ok=True)
+        (photos / f"{number}.png").rename(photos / "private" / f"{number}.png")
+    index(photos)
+    hidden = 4 if everything else 1
+    (photos / "private" / ".nomedia").touch()
+    report = index()
+    assert (report.gone, library.counts().items) == (hidden, 4 - hidden)
+    assert f"left out for the .nomedia in it: {hidden}" in report.notes[0]
+    assert index().notes == []
+    (photos / ".clipsearchignore").write_text("!private/\n")
+    report = index()
+    assert (report.embedded, library.counts().items) == (0, 4)
+
+
+def test_leaving_out_everything_by_an_ignore_file_is_no_unplugged_disk(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    (photos / ".clipsearchignore").write_text("*.png\n")
+    assert index().gone == 4
+    assert library.counts().items == 0
+
+
+def test_the_first_look_says_which_folders_a_marker_leaves_out(index: Index, photos: Path) -> None:
+    paint(photos / "private" / "9.png", 9)
+    (photos / "private" / ".nomedia").touch()
+    report = index(photos)
+    assert report.added == 4
+    assert str(photos / "private") in report.notes[0]
+    assert ".clipsearchignore" in report.notes[0]
+    assert index().notes == []
+
+
+def test_thumbnails_that_were_indexed_as_photos_go_out_of_searches(
+    index: Index, photos: Path, library: Library
+) -> None:
+    thumbnail = paint(photos / "search" / "thumbs" / "aa" / "9.png", 9)
+    index(photos)
+    assert library.item_at(thumbnail) is not None
+    with Library.open(photos / "search", create=True) as other, other.writer():
+        pass
+    report = index()
+    assert report.gone == 1
+    assert "belongs to a clipsearch library: 1 " in report.notes[0]
+    assert library.item_at(thumbnail) is None
+
+
 def test_pictures_stay_while_an_ignore_file_cannot_be_used(
     index: Index, photos: Path, library: Library
 ) -> None:

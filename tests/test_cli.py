@@ -125,12 +125,36 @@ def test_a_search_that_cannot_load_its_guess_answers_all_the_same(
 def test_an_answer_that_cannot_be_written_is_no_success(indexed: dict[str, str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
-    command = f"{sys.executable} -m clipsearch search cat > /dev/full"
+    for given in ("search cat", "info --json"):  # the second is written at the very end
+        command = f"{sys.executable} -m clipsearch {given} > /dev/full"
+        done = subprocess.run(
+            ["bash", "-c", command], env=indexed, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 12
+        assert b"No space left" in done.stderr
+        assert done.stderr.count(b"\n") == 1
+
+
+def test_an_index_folder_without_permission_is_a_cache_that_is_not_there(
+    embedded_library: Path, tmp_path: Path
+) -> None:
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    if os.geteuid() == 0 and shutil.which(drop[0]) is None:
+        pytest.skip("root may read every folder")
+    library = tmp_path / "copy.clipsearch"
+    shutil.copytree(embedded_library, library)
+    (library / "index").chmod(0)
+    command = [sys.executable, "-m", "clipsearch", "search", "cat", "--paths"]
     done = subprocess.run(
-        ["bash", "-c", command], env=indexed, capture_output=True, timeout=60, check=False
+        [*(drop if os.geteuid() == 0 else []), *command, "--library", str(library)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
-    assert done.returncode != 0
-    assert b"No space left" in done.stderr
+    (library / "index").chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    assert "cat.png" in done.stdout
 
 
 def test_search_prints_data_on_stdout_in_every_form(indexed: dict[str, str]) -> None:
@@ -270,6 +294,45 @@ def test_wrong_usage_says_what_to_do_instead(
     assert done.returncode == code, done.stderr
     assert told in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", "--library", "~nosuchuser/x"],
+        ["index", "~nosuchuser/x"],
+        ["similar", "~nosuchuser/x"],
+        ["search", "--image=~nosuchuser/x"],
+        ["search", "image:~nosuchuser/x"],
+        ["search", "a", "--more-like", "~nosuchuser/x"],
+        ["tag", "--add", "x", "~nosuchuser/x"],
+        ["forget", "~nosuchuser/x"],
+        ["backup", "~nosuchuser/x"],
+        ["roots", "move", "~nosuchuser/x", "new"],
+        ["export", "--all", "--to", "~nosuchuser/x.jsonl"],
+        ["map", "--to", "~nosuchuser/x.html"],
+        ["train", "--captions", "~nosuchuser/x.csv", "--out", "out"],
+        ["evaluate", "--model", "local-dir:~nosuchuser/x", "--data", "~nosuchuser/x"],
+    ],
+)
+def test_a_home_folder_that_nobody_has_is_named_as_that(
+    call_cli: Run, embedded_library: Path, library_path: Path, arguments: list[str]
+) -> None:
+    library_path.symlink_to(embedded_library)
+    done = call_cli(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "There is no user nosuchuser" in done.stderr
+    assert "./~nosuchuser/x" in done.stderr
+
+
+def test_a_name_that_begins_with_a_tilde_is_that_file(
+    call_cli: Run, embedded_library: Path, library_path: Path, real_photos: Path, tmp_path: Path
+) -> None:
+    library_path.symlink_to(embedded_library)
+    (tmp_path / "~nosuchuser.png").write_bytes((real_photos / "cat.png").read_bytes())
+    done = call_cli("similar", "~nosuchuser.png", "--paths")
+    assert done.returncode == 0, done.stderr
+    assert "cat.png" in done.stdout
 
 
 def test_an_empty_library_says_how_to_fill_it(call_cli: Run) -> None:

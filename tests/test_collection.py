@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,6 +161,40 @@ def test_a_live_photo_counts_once(
     assert index().added == 3
     assert library.counts().items == 2
     assert index().unchanged == 3
+
+
+def test_a_short_video_beside_a_photo_of_its_name_is_found_by_itself(
+    index: Index, photos: Path, library: Library, stills: list[Image.Image]
+) -> None:
+    paint(photos / "cat.jpg", 1)
+    film(photos / "cat.mp4", stills[:1])
+    settle(photos)
+    report = index()
+    assert (report.added, report.live_photos, library.counts().videos) == (2, 0, 1)
+    assert library.counts().items == 2
+
+
+def test_a_video_that_an_older_version_hid_for_its_name_is_looked_at_again(
+    index: Index, photos: Path, library: Library, stills: list[Image.Image]
+) -> None:
+    paint(photos / "IMG_1.jpg", 1)
+    film(photos / "IMG_1.mov", stills[:1], {"com.apple.quicktime.content.identifier": "7F1A"})
+    paint(photos / "cat.jpg", 2)
+    film(photos / "cat.mp4", stills[1:2])
+    settle(photos)
+    report = index()
+    assert (report.live_photos, library.statistics().live_photos) == (1, 1)
+    assert any("1 videos are the moving halves" in line for line in report.lines())
+    with closing(sqlite3.connect(library.path / "library.db")) as connection, connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("DELETE FROM item WHERE kind = 'moment'")
+        connection.execute(
+            """UPDATE item SET metadata = json_remove(json_set(metadata, '$.live_photo',
+            json('true')), '$.live_photo_of') WHERE kind = 'video'"""
+        )
+    assert index().changed == 2
+    assert len(library.present_items()) == 3  # two photos and the moment of the cat
+    assert index().unchanged == 4
 
 
 def test_a_broken_video_is_one_failure_and_is_not_tried_again(

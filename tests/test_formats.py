@@ -782,3 +782,188 @@ def test_the_three_bombs_of_the_messy_folder_are_refused() -> None:
     for name in names:
         with pytest.raises(errors.ImageTooLargeError):
             read_header((MESSY / name).read_bytes(), name=name)
+
+
+# --- which picture of a TIFF, and samples of 16 bits of which few are used -------------------
+
+FULL, HALF = (1600, 1200), (800, 600)
+
+
+def pages(*written: tuple[tuple[int, int], dict[str, object]], **options: object) -> bytes:
+    """A TIFF of several directories; green is the largest, the others are blue."""
+    tifffile = pytest.importorskip("tifffile", reason="tifffile writes the TIFFs of this test")
+    buffer = io.BytesIO()
+    largest = max(size for size, _ in written)
+    with tifffile.TiffWriter(buffer, **options) as writer:
+        for size, fields in written:
+            colour = GREEN if size == largest else BLUE
+            pixels = np.asarray(Image.new("RGB", size, colour))
+            writer.write(pixels, photometric="rgb", **fields)
+    return buffer.getvalue()
+
+
+REDUCED: dict[str, object] = {"subfiletype": 1}
+OLD_REDUCED = {"subfiletype": 0, "extratags": [(255, 3, 1, 2, True)]}
+LAYOUTS = {
+    "the reduced copy first": [((96, 72), REDUCED), (FULL, {})],
+    "two reduced copies first": [((96, 72), REDUCED), (HALF, REDUCED), (FULL, {})],
+    "in a subdirectory": [((288, 216), {**REDUCED, "subifds": 1}), (FULL, {})],
+    "in the second of two": [((288, 216), {**REDUCED, "subifds": 2}), (HALF, REDUCED), (FULL, {})],
+    "a pyramid": [(FULL, {"subifds": 2}), (HALF, REDUCED), ((400, 300), REDUCED)],
+    "a depth map first": [(HALF, {"subfiletype": 8}), (FULL, {})],
+    "nothing but reduced copies": [((96, 72), REDUCED), (FULL, REDUCED)],
+    "a thumbnail that does not say so": [((160, 120), {}), (FULL, {})],
+    "compressed": [((96, 72), REDUCED), (FULL, {"compression": "zlib"})],
+    "tiled": [((96, 72), REDUCED), (FULL, {"tile": (256, 256)})],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("form", [{}, {"byteorder": ">"}, {"bigtiff": True}], ids=str)
+def test_of_a_tiff_the_full_picture_is_shown(layout: str, form: dict[str, object]) -> None:
+    data = pages(*LAYOUTS[layout], **form)
+    image, metadata = read_picture(data, name="x")
+    assert (metadata.width, metadata.height) == image.size == FULL
+    assert image.getpixel((50, 50)) == GREEN
+    header = read_header(data, name="x")
+    assert (header.width, header.height) == FULL
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        [((300, 400), {}), ((1000, 600), {})],  # another shape: another picture
+        [((300, 400), {"subfiletype": 2}), ((600, 800), {"subfiletype": 2})],  # a page
+        [((600, 800), {}), ((1200, 1600), {})],  # larger than thumbnails are
+        [((300, 400), {}), ((320, 420), {})],
+    ],
+)
+def test_of_a_document_the_first_page_is_shown(written: list[tuple[tuple[int, int], dict]]) -> None:  # type: ignore[type-arg]
+    assert read_picture(pages(*written), name="x")[0].size == written[0][0]
+
+
+def test_a_subdirectory_lies_as_the_first_directory_says() -> None:
+    turned = {**REDUCED, "subifds": 1, "extratags": [(274, 3, 1, 6, True)]}
+    image, metadata = read_picture(pages(((96, 72), turned), (FULL, {})), name="x")
+    assert (metadata.width, metadata.height) == image.size == (1200, 1600)
+
+
+def test_the_limit_holds_for_the_picture_that_is_shown() -> None:
+    data = pages(((96, 72), REDUCED), (FULL, {}))
+    with pytest.raises(errors.ImageTooLargeError):
+        read_header(data, name="x", max_pixels=100_000)
+
+
+def test_a_smaller_copy_stands_for_a_picture_of_an_unknown_kind() -> None:
+    data = pages(((96, 72), REDUCED), (FULL, {"planarconfig": "contig"}))
+    unknown = bytearray(data)
+    at = unknown.rindex(struct.pack("<HHII", 258, 3, 3, 0)[:8])
+    place = struct.unpack_from("<I", unknown, at + 8)[0]
+    unknown[place : place + 6] = struct.pack("<3H", 5, 5, 5)
+    image, metadata = read_picture(bytes(unknown), name="x")
+    assert (metadata.width, metadata.height) == FULL
+    assert image.size == (96, 72)
+
+
+def gradient(bits: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
+    """(48, 64) samples from 0 to the largest of so many bits, none of them 8 bits widened."""
+    row = np.linspace(0, (1 << bits) - 1, 64).astype(np.uint16)
+    return np.broadcast_to(row, (48, 64)).copy()
+
+
+def deep(samples: np.ndarray, form: str, **options: object) -> bytes:  # type: ignore[type-arg]
+    """Samples of 16 bits of one, three or four channels as a file."""
+    if form == "PNG":
+        height, width = samples.shape[:2]
+        kind = {1: 0, 2: 4, 3: 2, 4: 6}[samples.shape[2] if samples.ndim == 3 else 1]
+        rows = samples.astype(">u2").reshape(height, -1)
+        body = b"".join(b"\0" + row.tobytes() for row in rows)
+        head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+        chunks = [(b"IHDR", head), *options.get("chunks", []), (b"IDAT", zlib.compress(body))]  # type: ignore[misc]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(said)) + name + said + struct.pack(">I", zlib.crc32(name + said))
+            for name, said in [*chunks, (b"IEND", b"")]
+        )
+    if form == "JPEG2000":
+        return encoded(Image.fromarray(samples), form, irreversible=False)
+    tifffile = pytest.importorskip("tifffile", reason="tifffile writes the TIFFs of this test")
+    buffer = io.BytesIO()
+    photometric = options.pop("photometric", "rgb" if samples.ndim == 3 else "minisblack")
+    if samples.ndim == 3 and samples.shape[2] == 4:
+        options["extrasamples"] = ["unassalpha"]
+    tifffile.imwrite(buffer, samples, photometric=photometric, **options)
+    return buffer.getvalue()
+
+
+def brightest(data: bytes, **options: object) -> int:
+    return int(np.asarray(decode_image(data, name="x", **options)).max())  # type: ignore[arg-type]
+
+
+FORMS = [
+    ("PNG", {}),
+    ("TIFF", {"byteorder": "<"}),
+    ("TIFF", {"byteorder": ">"}),
+    ("TIFF", {"byteorder": "<", "compression": "zlib"}),
+    ("TIFF", {"byteorder": ">", "compression": "zlib"}),
+]
+
+
+@pytest.mark.parametrize(("form", "options"), [*FORMS, ("JPEG2000", {})])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_few_bits_in_samples_of_sixteen_are_as_bright_as_they_were_meant(
+    form: str, options: dict[str, object], bits: int, channels: int
+) -> None:
+    if form == "JPEG2000" and channels > 1:
+        return  # Pillow keeps 8 bits of its colours
+    samples = gradient(bits)
+    if channels > 1:
+        samples = np.stack([samples] * channels, axis=2)
+        samples[..., 3:] = (1 << bits) - 1
+    image = decode_image(deep(samples, form, **options), name="x", target_side=16)
+    found = np.asarray(image)[24, :, 1].astype(int)
+    assert np.abs(found - np.linspace(0, 255, 64)).max() <= 2
+    assert image.mode == "RGB"
+
+
+def test_grey_with_transparency_of_few_bits_is_as_bright_as_it_was_meant() -> None:
+    samples = np.stack([gradient(12), np.full((48, 64), 65535, np.uint16)], axis=2)
+    found = np.asarray(decode_image(deep(samples, "PNG"), name="x"))[24, :, 1].astype(int)
+    assert np.abs(found - np.linspace(0, 255, 64)).max() <= 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_dark_picture_that_says_what_white_is_stays_dark(channels: int) -> None:
+    dark = gradient(12) if channels == 1 else np.stack([gradient(12)] * channels, axis=2)
+    kind = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = (b"iCCP", b"sRGB\0\0" + zlib.compress(kind))
+    significant = (b"sBIT", bytes([16] * channels))
+    for chunk in (significant, profile) if channels == 3 else (significant,):
+        assert brightest(deep(dark, "PNG", chunks=[chunk])) <= 16
+    if channels == 3:
+        assert brightest(deep(dark, "TIFF", iccprofile=kind)) <= 16
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_dark_picture_of_eight_bits_widened_stays_dark(channels: int) -> None:
+    dark = (gradient(12) // 256) * 257  # 0 to 15 of 255
+    dark = dark if channels == 1 else np.stack([dark] * channels, axis=2)
+    for form, options in FORMS:
+        assert brightest(deep(dark, form, **options)) == 15
+
+
+def test_noise_in_the_dark_stays_dark() -> None:
+    """A lens cap: it is stretched to 8 bits at most."""
+    assert brightest(deep(np.random.default_rng(1).poisson(3, (48, 64)).astype("u2"), "PNG")) < 20
+
+
+def test_a_bright_picture_is_not_stretched() -> None:
+    assert 87 <= brightest(deep(np.full((48, 64, 3), 22500, np.uint16), "TIFF")) <= 88
+
+
+def test_an_x_ray_whose_zero_is_white_is_no_negative() -> None:
+    samples = gradient(12)
+    for order in "<>":
+        data = deep(samples, "TIFF", byteorder=order, photometric="miniswhite")
+        found = np.asarray(decode_image(data, name="x"))[24, :, 0].astype(int)
+        assert np.abs(found - np.linspace(255, 0, 64)).max() <= 2

@@ -106,3 +106,21 @@ def test_what_takes_too_much_memory_is_refused_and_given_back(tmp_path: Path) ->
         assert reader.read(small, target_side=512).size == (40, 30)
     finally:
         reader.close()
+
+
+def test_what_someone_else_ends_is_asked_for_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: PictureReader
+) -> None:
+    mark = tmp_path / "ended"
+    first_ends = BROKEN_CODEC.replace(
+        'if "crash" in name:',
+        f"if not os.path.exists({str(mark)!r}):\n"
+        f'        open({str(mark)!r}, "w").close()\n'
+        "        signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+        "        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        '    if "crash" in name:',
+    )
+    monkeypatch.setattr(decoders, "PROGRAM", ("-c", first_ends))
+    assert reader.read(save(tmp_path / "sound.png", 10, 12), target_side=512).size == (12, 10)
+    assert mark.exists()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from clipsearch.library import Library, mark_as_cache
+from indexer.ignore import IGNORE_FILE, WISHES
 from indexer.scan import scan
 
 
@@ -90,6 +94,22 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
     assert [file.relpath for file in result.files] == ["b.jpg"]
 
 
+def test_a_process_that_may_open_no_more_files_does_not_take_folders_for_unreadable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "a" / "a.jpg")
+    listed = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("/a"):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        scan(tmp_path)
+
+
 def test_a_name_that_is_no_text_is_named_and_passed_over(tmp_path: Path) -> None:
     touch(tmp_path / "ok.jpg")
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.jpg"))).write_bytes(b"x")
@@ -133,6 +153,64 @@ def test_the_caches_of_other_programs_are_left_out(tmp_path: Path) -> None:
     pictures = ["upload/a.jpg", "my thumbs/a.jpg", "old/thumbs/a.jpg", "storage room/a.jpg"]
     touch(*(tmp_path / name for name in pictures))
     assert found(tmp_path) == sorted(pictures)
+
+
+@pytest.mark.parametrize("marker", WISHES)
+def test_a_folder_whose_marker_asks_for_it_is_left_out_with_all_below(
+    tmp_path: Path, marker: str
+) -> None:
+    touch(tmp_path / "private" / marker, tmp_path / "kept" / "b.jpg")
+    touch(*(tmp_path / "private" / name for name in ("a.jpg", "a.mp4", "deep/er/c.jpg")))
+    looked = scan(tmp_path)
+    assert [file.relpath for file in looked.files] == ["kept/b.jpg"]
+    assert looked.left_out == {"private": marker}
+    assert only(tmp_path, "private/a.jpg", "private/deep", "kept/b.jpg") == ["kept/b.jpg"]
+    assert only(tmp_path, f"private/{marker}") == []
+    assert found(tmp_path / "private") == ["a.jpg", "a.mp4", "deep/er/c.jpg"]  # it was named
+
+
+def test_a_folder_of_that_name_is_a_marker_and_searchs_own_are_none(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / ".nomedia" / "x", tmp_path / "a" / "a.jpg")
+    for name in (".metadata_never_index", ".trackerignore"):
+        touch(tmp_path / "b" / name, tmp_path / "b" / "b.jpg")
+    assert found(tmp_path) == ["b/b.jpg"]
+
+
+def test_what_a_marker_leaves_out_comes_back_when_it_is_named(tmp_path: Path) -> None:
+    for folder in ("in", "out", "made"):
+        touch(tmp_path / folder / "a.jpg", tmp_path / folder / "deep" / "b.jpg")
+    touch(tmp_path / "in" / ".nomedia", tmp_path / "out" / ".nomedia")
+    touch(tmp_path / "made" / "CACHEDIR.TAG", tmp_path / "in" / "deep" / ".noimage")
+    (tmp_path / IGNORE_FILE).write_text("!in/\n!made/\n!*/\n")
+    assert found(tmp_path) == ["in/a.jpg", "made/a.jpg", "made/deep/b.jpg"]
+
+
+def test_a_library_is_known_by_what_it_holds(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    touch(root / "a.jpg", *(root / name / "thumbs" / "ab" / "x.jpg" for name in ("old", "copy")))
+    with Library.open(root / "old", create=True) as library, library.writer():
+        pass
+    Library.open(root / "new", create=True).close()  # nothing was written yet
+    touch(root / "new" / "thumbs" / "ab" / "x.jpg", root / "new" / "index" / "y.jpg")
+    shutil.copytree(root / "old", root / "old.bak")
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    shutil.copytree(root / "old", tmp_path / "elsewhere")
+    mark_as_cache(root / "copy" / "thumbs")  # the database was not copied
+    assert found(root) == ["a.jpg"]
+    assert only(root, "old/thumbs/ab/x.jpg", "new/thumbs", "a.jpg") == ["a.jpg"]
+    (root / IGNORE_FILE).write_text("!old/\n!old/thumbs/\n")
+    assert found(root) == ["a.jpg"]
+
+
+def test_photos_beside_a_database_stay_photos(tmp_path: Path) -> None:
+    """A backup among photos, another program's library.db, a library made in a photo folder."""
+    with Library.open(tmp_path / "in place", create=True) as library, library.writer():
+        library.backup(tmp_path / "library.db")
+    touch(tmp_path / "in place" / "a.jpg", tmp_path / "in place" / "thumbs" / "aa" / "t.jpg")
+    touch(tmp_path / "thumbs" / "b.jpg", tmp_path / "other" / "library.db")
+    touch(tmp_path / "other" / "thumbs" / "c.jpg", tmp_path / "other" / "README.txt")
+    assert found(tmp_path) == ["in place/a.jpg", "other/thumbs/c.jpg", "thumbs/b.jpg"]
+    assert found(tmp_path / "in place") == ["a.jpg"]
 
 
 def test_of_apples_libraries_only_the_originals_count(tmp_path: Path) -> None:

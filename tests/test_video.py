@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import unicodedata
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -47,7 +46,6 @@ from indexer.scenes import MomentChooser, are_alike, difference, is_blank
 from indexer.video import (
     Moment,
     VideoFacts,
-    is_live_photo_pair,
     read_facts,
     read_frame,
     read_moments,
@@ -372,36 +370,6 @@ def test_a_clock_that_was_never_set_is_no_date(written: str) -> None:
     from indexer.video_tags import read_date
 
     assert read_date({"creation_time": written}) is None
-
-
-def make_facts(**changed: object) -> VideoFacts:
-    values: dict[str, object] = {
-        "width": 1, "height": 1, "duration_s": 2.8, "format": "MOV", "codec": "hevc",
-        "frame_rate": 30.0, "taken_at": None, "make": None, "model": None,
-        "latitude": None, "longitude": None, "content_identifier": None,
-    }  # fmt: skip
-    return VideoFacts(**{**values, **changed})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("video", "pictures", "changed", "expected"),
-    [
-        ("IMG_1.MOV", ["IMG_1.HEIC"], {}, True),
-        ("IMG_1.MOV", ["img_1.jpg", "x.txt"], {}, True),
-        ("IMG_1.MP4", ["IMG_1.HEIC"], {"format": "MP4"}, True),
-        ("IMG_1.HEIC.MOV", ["IMG_1.HEIC"], {}, True),
-        (unicodedata.normalize("NFD", "Bär.mov"), ["Bär.jpg"], {}, True),
-        ("IMG_1.MOV", ["IMG_2.HEIC", "IMG_1.MOV", "IMG_1.AAE"], {}, False),
-        ("IMG_1.MOV", ["IMG_1.HEIC"], {"duration_s": 60.0}, False),
-        ("IMG_1.MOV", ["IMG_1.HEIC"], {"duration_s": 9.0, "content_identifier": "7F"}, True),
-        ("IMG_1.MOV", [], {"content_identifier": "7F"}, False),
-        ("IMG_1.MKV", ["IMG_1.HEIC"], {"format": "MKV"}, False),
-    ],
-)
-def test_a_live_photo_counts_once(
-    video: str, pictures: list[str], changed: dict[str, object], expected: bool
-) -> None:
-    assert is_live_photo_pair(make_facts(**changed), pictures, video) is expected
 
 
 def test_the_hash_is_that_of_any_other_content(tmp_path: Path) -> None:

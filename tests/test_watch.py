@@ -748,6 +748,13 @@ def test_a_sidecar_and_an_ignore_file_are_followed(
     watching.until_idle()
     (photos / ".clipsearchignore").write_text("0.png\n")
     watching.until(lambda: names(library) == ["1.png", "2.png"])
+    (photos / ".clipsearchignore").unlink()
+    watching.until(lambda: names(library) == ["0.png", "1.png", "2.png"])
+    (photos / "private").mkdir()
+    (photos / "0.png").rename(photos / "private" / "0.png")
+    watching.until(lambda: library.item_at(photos / "private" / "0.png") is not None)
+    (photos / "private" / ".nomedia").touch()
+    watching.until(lambda: names(library) == ["1.png", "2.png"])
 
 
 def test_what_texts_beside_pictures_hold_is_read_as_another_process_chose(

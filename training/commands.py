@@ -17,6 +17,7 @@ from clipsearch.command import (
 )
 from clipsearch.config import resolve
 from clipsearch.errors import LibraryNotFoundError, UsageError
+from clipsearch.user_paths import expand_user
 from training.telling import Progress, tell_estimate, tell_report
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _run(arguments: Namespace) -> int:
         val_fraction=arguments.val_fraction,
         keep_held_out=arguments.keep_held_out,
         max_forgetting=arguments.max_forgetting,
-        probe=arguments.probe and arguments.probe.expanduser().absolute(),
+        probe=arguments.probe and expand_user(arguments.probe).absolute(),
         loss=arguments.loss,
         keep_close=arguments.keep_close,
         layer_decay=arguments.layer_decay,
@@ -270,7 +271,7 @@ def _run(arguments: Namespace) -> int:
         last_epoch_size=arguments.last_epoch_size,
     )
     source = CaptionSource(
-        tuple(path.expanduser().absolute() for path in arguments.captions),
+        tuple(expand_user(path).absolute() for path in arguments.captions),
         settings.library if arguments.from_library else None,
         Columns(arguments.image_column, arguments.caption_column),
     )
@@ -285,7 +286,7 @@ def _run(arguments: Namespace) -> int:
         with join_team(device) as team:
             report = fine_tune(
                 source,
-                arguments.out.expanduser().absolute(),
+                expand_user(arguments.out).absolute(),
                 _start_from(arguments),
                 options=options,
                 settings=settings,

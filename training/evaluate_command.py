@@ -18,9 +18,11 @@ from clipsearch.command import (
     add_library_argument,
     print_json,
     say,
+    show,
 )
 from clipsearch.config import Settings, resolve
 from clipsearch.errors import LibraryNotFoundError, StorageError, UsageError
+from clipsearch.user_paths import expand_user
 from training.evaluating import PARTS, USUAL
 
 if TYPE_CHECKING:
@@ -121,11 +123,11 @@ def _run(arguments: Namespace) -> int:
         if advice is not None:
             print_json({"recommendation": asdict(advice)})
         return errors.DONE
-    print(f"Measured on {dataset.name}: {len(dataset.pictures):,} pictures")
+    show(f"Measured on {dataset.name}: {len(dataset.pictures):,} pictures")
     for note in dataset.notes:
-        print(f"  {note}")
+        show(f"  {note}")
     print()
-    print("\n".join(lines_of(reports, advice)).rstrip())
+    show("\n".join(lines_of(reports, advice)).rstrip())
     return errors.DONE
 
 
@@ -133,7 +135,7 @@ def _page(arguments: Namespace) -> Path | None:
     """Where the page goes: checked before minutes of work, not after."""
     if arguments.html is None:
         return None
-    to: Path = arguments.html.expanduser().absolute()
+    to: Path = expand_user(arguments.html).absolute()
     if to.suffix.lower() not in (".html", ".htm"):
         raise UsageError(reason=f"--html takes an .html file, not {to}")
     if to.exists() and not arguments.overwrite:

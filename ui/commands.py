@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from clipsearch import errors
 from clipsearch.command import Command, add_library_argument, say
 from clipsearch.config import resolve
+from clipsearch.user_paths import expand_user
 
 _LARGEST_PORT = 65_535
 _LEAST_TOKEN = 12  # characters
@@ -100,7 +101,7 @@ def _run(arguments: Namespace) -> int:
 
 def _token_in(file: Path) -> str:
     try:
-        with file.expanduser().open(encoding="utf-8") as opened:
+        with expand_user(file).open(encoding="utf-8") as opened:
             token = opened.readline(_LONGEST_TOKEN).strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from clipsearch.config import Settings, resolve
 from clipsearch.encoders.downloads import announce
@@ -21,6 +20,7 @@ from clipsearch.encoders.registry import (
 from clipsearch.errors import UnknownModelError
 from clipsearch.model_names import LOCAL_DIR, unmarked
 from clipsearch.network import is_forbidden
+from clipsearch.user_paths import expand_user
 
 PROBE_TIMEOUT_S = 2.0
 Notify = Callable[[str], None]
@@ -44,7 +44,7 @@ def resolve_address(
     if address == EMBEDDED or address in {entry.address for entry in RECOMMENDED}:
         return address
     if address.startswith(LOCAL_DIR):
-        folder = Path(address.removeprefix(LOCAL_DIR)).expanduser().absolute()
+        folder = expand_user(address.removeprefix(LOCAL_DIR)).absolute()
         return f"{LOCAL_DIR}{folder}"
     if address.startswith(HF_HUB):
         if address.removeprefix(HF_HUB).count("/") != 1:

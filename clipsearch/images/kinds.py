@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from pathlib import PurePath
+
+from clipsearch.images.tiff_directories import (
+    COMPRESSION,
+    DNG_VERSION,
+    MAKE,
+    PHOTOMETRIC,
+    directories,
+)
 
 # fmt: off
 RAW_EXTENSIONS = frozenset((
@@ -119,74 +125,27 @@ def _container(prefix: bytes) -> str:
     return "" if major in _AUDIO_BRANDS else "video"
 
 
-# TIFF tags, and the values that only a sensor's picture has (TIFF/EP, DNG 1.7, makers' own).
-_COMPRESSION, _PHOTOMETRIC, _MAKE, _SUB_IFDS, _DNG_VERSION = 259, 262, 271, 330, 50706
+# What only a sensor's picture in a TIFF has (TIFF/EP, DNG 1.7, makers' own).
 _SENSOR_PHOTOMETRICS = {32803, 34892}  # colour filter array, linear RAW
 _SENSOR_COMPRESSIONS = {32767, 32769, 32770, 32772, 32867, 34713, 65000, 65535}
 _KIND_OF_MAKE = {"NIKON": "NEF", "SONY": "ARW", "PENTAX": "PEF", "RICOH": "PEF", "SAMSUNG": "SRW"}
 _KIND_OF_MAKE |= {"CANON": "CR2", "OLYMPUS": "ORF", "PANASONIC": "RW2", "LEICA": "RW2"}
-_MAX_DIRECTORIES, _MAX_ENTRIES = 12, 512  # no camera comes near; a hostile file would
 
 
 def _raw_in_tiff(data: bytes, name: str) -> str:
     make, is_sensors = "", False
-    for tags in _directories(data):
-        if _DNG_VERSION in tags:
+    for directory in directories(data):
+        if DNG_VERSION in directory.bytes:
             return "DNG"
-        if not make and _MAKE in tags:
-            make = tags[_MAKE][1].split(b"\0")[0].decode("ascii", "replace").strip().upper()
-        photometric, compression = (_first(tags, tag) for tag in (_PHOTOMETRIC, _COMPRESSION))
-        if photometric in _SENSOR_PHOTOMETRICS or compression in _SENSOR_COMPRESSIONS:
+        if not make and MAKE in directory.bytes:
+            text = directory.bytes[MAKE].split(b"\0")[0]
+            make = text.decode("ascii", "replace").strip().upper()
+        if (
+            directory.first(PHOTOMETRIC) in _SENSOR_PHOTOMETRICS
+            or directory.first(COMPRESSION) in _SENSOR_COMPRESSIONS
+        ):
             is_sensors = True
     is_named_raw = PurePath(name).suffix.lower() in RAW_EXTENSIONS
     if is_sensors or (make and is_named_raw):
         return _KIND_OF_MAKE.get(make.split()[0] if make else "", "RAW")
     return ""
-
-
-_Tags = dict[int, tuple[tuple[int, ...], bytes]]  # tag -> its whole numbers, its bytes
-
-
-def _first(tags: _Tags, tag: int) -> int:
-    numbers, _ = tags.get(tag, ((), b""))
-    return numbers[0] if numbers else -1
-
-
-def _directories(data: bytes) -> Iterator[_Tags]:
-    """The main image file directories and their subdirectories; stops quietly where it is damaged.
-
-    BigTIFF is left out: no camera writes RAW files in it.
-    """
-    order = "<" if data[:2] == b"II" else ">"
-    if data[2:4] not in (b"*\0", b"\0*"):
-        return
-    waiting, seen = [int.from_bytes(data[4:8], "little" if order == "<" else "big")], set[int]()
-    while waiting and len(seen) < _MAX_DIRECTORIES:
-        place = waiting.pop(0)
-        if place in seen or not 8 <= place <= len(data) - 6:
-            continue
-        seen.add(place)
-        count = min(struct.unpack_from(order + "H", data, place)[0], _MAX_ENTRIES)
-        tags: _Tags = {}
-        for at in range(place + 2, min(place + 2 + 12 * count, len(data) - 11), 12):
-            tag, kind, length = struct.unpack_from(order + "HHI", data, at)
-            if tag in {_COMPRESSION, _PHOTOMETRIC, _MAKE, _SUB_IFDS, _DNG_VERSION}:
-                tags[tag] = _value(data, order, at + 8, kind, min(length, 64))
-        yield tags
-        waiting.extend(tags.get(_SUB_IFDS, ((), b""))[0])
-        end = place + 2 + 12 * count
-        if end + 4 <= len(data):
-            waiting.append(struct.unpack_from(order + "I", data, end)[0])
-
-
-def _value(
-    data: bytes, order: str, at: int, kind: int, length: int
-) -> tuple[tuple[int, ...], bytes]:
-    letter = {3: "H", 4: "I", 13: "I"}.get(kind, "B")  # SHORT, LONG, IFD; else as bytes
-    size = struct.calcsize(order + letter) * length
-    if size > 4:  # then the entry holds the place of the value
-        at = struct.unpack_from(order + "I", data, at)[0]
-    held = data[at : at + size]
-    if len(held) < size:
-        return (), held
-    return struct.unpack(f"{order}{length}{letter}", held), held

@@ -27,14 +27,16 @@ class Limit:
         """
         pixels = width * height
         if width <= 0 or height <= 0:
-            raise ImageUnreadableError(path=self.name, reason=f"its size is {width} x {height}")
+            raise ImageUnreadableError(
+                path=self.name, reason=f"its header says it has no pixels ({width} x {height})"
+            )
         if pixels > self.max_pixels:
             raise ImageTooLargeError(path=self.name, pixels=pixels, max_pixels=self.max_pixels)
         if pixels * bytes_per_pixel > self.max_pixels * _USUAL_BYTES:
             needed = -(-pixels * bytes_per_pixel // _USUAL_BYTES)
             reason = (
                 f"decoding it takes {pixels * bytes_per_pixel:,} bytes, over the limit of "
-                f"{self.max_pixels * _USUAL_BYTES:,}. If you trust it, raise the limit: "
+                f"{self.max_pixels * _USUAL_BYTES:,} bytes. If you trust it, raise the limit: "
                 f"--max-pixels {needed}"
             )
             raise ImageUnreadableError(path=self.name, reason=reason)

@@ -1,4 +1,4 @@
-"""The formats that Pillow reads by itself: JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and JPEG 2000.
+"""The formats that Pillow reads by itself: JPEG, PNG, WebP, GIF, BMP, AVIF, JPEG 2000, most TIFFs.
 
 Image.open is not used because it applies Pillow's own pixel limit, a global of the process that
 other code may rely on, and because it imports every plugin there is.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 import io
+from collections.abc import Iterator
 from typing import cast
 
 from PIL import ExifTags, Image, ImageFile
 
 from clipsearch.images.animation import count_gif_frames, load_representative
+from clipsearch.images.deep_samples import FULL_WHITE, with_few_bits
 from clipsearch.images.opened import Limit, Opened, unreadable
 from clipsearch.images.png_bands import can_be_banded, read_bands
 from clipsearch.images.upright import reduction, upright_from_bands, upright_rgb, upright_size
@@ -33,14 +35,11 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF tags
 
 def open_with_pillow(kind: str, data: bytes, limit: Limit) -> Opened:
     """Reads the header with the plugin of that kind and checks it. Raises what Pillow raises."""
-    try:
-        opened = _opened(kind, data, limit)
-    except SyntaxError:
-        if kind != "TIFF":
-            raise
-        from clipsearch.images.float_tiff import open_float_tiff
+    if kind == "TIFF":
+        from clipsearch.images.tiff import open_tiff
 
-        return open_float_tiff(data, limit)
+        return open_tiff(data, limit)
+    opened = read_with_plugin(kind, data, limit)
     frames = 1
     if kind == "GIF":
         frames = count_gif_frames(data)
@@ -56,8 +55,13 @@ def open_with_pillow(kind: str, data: bytes, limit: Limit) -> Opened:
         if kind == "PNG" and step > 1 and can_be_banded(data):
             bands = read_bands(data, step)
             return upright_from_bands(bands, opened, orientation, target_side)
+        is_deep = any("16" in str(tile.args) for tile in opened.tile)
+        white = _white(opened, kind, data) if is_deep else None
         _load_reduced(opened, kind, data, target_side)
-        return upright_rgb(opened, orientation, target_side)
+        image: Image.Image = opened
+        if is_deep and white is None:
+            image = with_few_bits(opened, lambda: read_with_plugin(kind, data, limit))
+        return upright_rgb(image, orientation, target_side, white=white)
 
     return Opened(opened.format or kind, width, height, decode, frames)
 
@@ -67,7 +71,7 @@ def open_jpeg(data: bytes, limit: Limit) -> tuple[ImageFile.ImageFile, int | Non
 
     ``decode_jpeg`` gives its pixels.
     """
-    opened = _opened("JPEG", data, limit)
+    opened = read_with_plugin("JPEG", data, limit)
     value = _exif(opened).get(ExifTags.Base.Orientation)
     return opened, value if isinstance(value, int) else None
 
@@ -80,7 +84,8 @@ def decode_jpeg(
     return upright_rgb(opened, orientation, target_side)
 
 
-def _opened(kind: str, data: bytes, limit: Limit) -> ImageFile.ImageFile:
+def read_with_plugin(kind: str, data: bytes, limit: Limit) -> ImageFile.ImageFile:
+    """A picture whose header was read by Pillow's plugin of that kind, and checked."""
     if kind == "WEBP":
         limit.check(*_webp_size(data))  # Pillow's reader takes memory for the pixels at once
     importlib.import_module(f"PIL.{PLUGINS[kind]}")
@@ -156,8 +161,8 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _orientation(opened: ImageFile.ImageFile, kind: str, data: bytes) -> int:
-    """The EXIF orientation still to be undone; Pillow has already undone that of a TIFF."""
-    if kind in ("TIFF", "JPEG2000", "BMP"):
+    """The EXIF orientation still to be undone."""
+    if kind in ("JPEG2000", "BMP"):
         return 1
     if kind == "PNG" and not _may_say_orientation(data):
         return 1  # Pillow would decode a PNG to look for EXIF behind the pixels
@@ -167,17 +172,43 @@ def _orientation(opened: ImageFile.ImageFile, kind: str, data: bytes) -> int:
 
 def _may_say_orientation(png: bytes) -> bool:
     """Whether a PNG holds EXIF, also in ImageMagick's way, or XMP with an orientation."""
+    return any(
+        kind == b"eXIf"
+        or (
+            kind in (b"tEXt", b"zTXt", b"iTXt")
+            and png.startswith((b"Raw profile type", b"XML:com.adobe.xmp"), place)
+        )
+        for kind, place in _png_chunks(png)
+    )
+
+
+def _png_chunks(png: bytes) -> Iterator[tuple[bytes, int]]:
+    """The kind of each chunk of a PNG, and where its content lies."""
     place = 8
     while place + 8 <= len(png):
-        length, chunk = int.from_bytes(png[place : place + 4], "big"), png[place + 4 : place + 8]
-        if chunk == b"eXIf":
-            return True
-        if chunk in (b"tEXt", b"zTXt", b"iTXt"):
-            text = png[place + 8 : place + 8 + length]
-            if text.startswith((b"Raw profile type", b"XML:com.adobe.xmp")):
-                return True
-        place += 12 + length
-    return False
+        yield png[place + 4 : place + 8], place + 8
+        place += 12 + int.from_bytes(png[place : place + 4], "big")
+
+
+def _white(opened: ImageFile.ImageFile, kind: str, data: bytes) -> int | None:
+    """What white is among samples of 16 bits, where the file says how its own use them.
+
+    A colour profile is about all of them. So is a PNG's number of significant bits, the upper ones
+    (PNG, 11.3.2.4), and JPEG 2000 samples of fewer bits, which OpenJPEG widens.
+    """
+    if isinstance(opened.info.get("icc_profile"), bytes):
+        return FULL_WHITE
+    if kind == "PNG" and any(chunk == b"sBIT" for chunk, _ in _png_chunks(data)):
+        return FULL_WHITE
+    if kind == "JPEG2000" and _sample_bits(data) < 16:
+        return FULL_WHITE
+    return None
+
+
+def _sample_bits(data: bytes) -> int:
+    """Of the first channel of a JPEG 2000 picture (ISO 15444-1, annex A: the marker SIZ)."""
+    place = data.find(b"\xff\x4f\xff\x51") + 40
+    return (data[place] & 0x7F) + 1 if 40 <= place < len(data) else 16
 
 
 def _exif(opened: Image.Image) -> Image.Exif:

@@ -84,7 +84,9 @@ def _read(data: bytes, limit: Limit) -> _Document:
     version, channels, height, width, depth, mode = struct.unpack_from(">4xH6xHIIHH", data)
     limit.check(width, height)
     if version not in (1, 2) or mode not in _MODES or depth not in _DEPTHS:
-        raise unreadable(limit, f"a PSD of version {version}, mode {mode}, {depth} bits a channel")
+        raise unreadable(
+            limit, f"a kind of PSD that is not supported ({version=}, {mode=}, {depth} bits)"
+        )
     is_large = version == 2
     place = 26
     (length,) = struct.unpack_from(">I", data, place)
@@ -141,7 +143,7 @@ def _merged(document: _Document, limit: Limit) -> Image.Image:
     bands = 1 if mode in ("1", "P") else len(Image.new(mode, (1, 1)).getbands())
     wanted = bands + (document.has_transparency and mode in ("L", "RGB"))
     if document.channels < bands:
-        raise unreadable(limit, f"it has {document.channels} channels where {bands} are needed")
+        raise unreadable(limit, f"it lacks channels (it has {document.channels} of {bands})")
     planes = list(_planes(document, min(wanted, document.channels), limit))
     if mode == "1":
         size = (document.width, document.height)
@@ -169,7 +171,9 @@ def _planes(document: _Document, wanted: int, limit: Limit) -> Iterator[Image.Im
     data, place = document.data, document.pixels_at + 2
     compression = int.from_bytes(data[document.pixels_at : place], "big")
     if compression not in (_RAW, _RLE):
-        raise unreadable(limit, f"its merged picture has the compression {compression}")
+        raise unreadable(
+            limit, f"its merged picture is compressed in an unknown way ({compression})"
+        )
     counts = np.empty(0, dtype=np.int64)
     if compression == _RLE:
         kind = np.dtype(">u4" if document.is_large else ">u2")

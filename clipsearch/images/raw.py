@@ -32,7 +32,7 @@ def open_raw(kind: str, data: bytes, limit: Limit) -> Opened:
     try:
         import rawpy
     except ImportError as error:
-        raise missing_package(limit, f"RAW pictures ({kind})", "rawpy") from error
+        raise missing_package(limit, f"a RAW picture ({kind})", "rawpy") from error
     raw = rawpy.imread(io.BytesIO(data))
     sizes = raw.sizes
     limit.check(max(sizes.raw_width, sizes.width), max(sizes.raw_height, sizes.height))

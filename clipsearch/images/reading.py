@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from clipsearch.images import pillow_formats
 from clipsearch.images.kinds import RAW_KINDS, identify
 from clipsearch.images.opened import DEFAULT_MAX_PIXELS, Limit, Opened, unreadable
 
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-fA-F]+>")
 MAX_FILE_BYTES = 2**30  # a picture is read whole; 200 million pixels of 5 bytes fit
 
 
@@ -104,7 +106,8 @@ def read_file(path: Path) -> bytes:
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise ImageUnreadableError(path=path, reason=f"it is {kind}")
         if status.st_size > MAX_FILE_BYTES:
-            reason = f"{status.st_size:,} bytes, over the limit of {MAX_FILE_BYTES:,}"
+            limit = f"{MAX_FILE_BYTES >> 30} GiB"
+            reason = f"it has {status.st_size:,} bytes, over the limit of {limit}"
             raise ImageUnreadableError(path=path, reason=reason)
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -135,6 +138,7 @@ def _named_failures(name: str) -> Iterator[None]:
 def _words(error: Exception) -> str:
     first = error.args[0] if error.args else ""
     text = first.decode("utf-8", "replace") if isinstance(first, bytes) else str(error)
+    text = _ADDRESS.sub("", text)  # it differs from run to run and says nothing
     return " ".join(text.split()) or type(error).__name__
 
 

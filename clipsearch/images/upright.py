@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipsearch.images.colour import apply_transform, lab_to_srgb, transform_to_srgb
+from clipsearch.images.deep_samples import FULL_WHITE, USUAL_WHITES, to_eight_bits
 
 LARGE_PIXELS = 24_000_000  # above this a picture is converted in bands where it may be reduced
 _BAND_PIXELS = 4_000_000
-_SCALED_AS_A_WHOLE = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # what is white in them shows
 _UPRIGHT = {  # EXIF orientation -> what makes the picture upright (Exif 2.32, tag 0x0112)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,18 +30,26 @@ def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
 
 
 def upright_rgb(
-    image: Image.Image, orientation: int = 1, target_side: int | None = None
+    image: Image.Image,
+    orientation: int = 1,
+    target_side: int | None = None,
+    *,
+    white: int | None = None,
+    is_negative: bool = False,
 ) -> Image.Image:
     """Flattens a decoded picture to RGB without metadata and turns it upright.
 
     Its ``info`` may hold ``icc_profile`` and ``transparency``. With ``target_side`` a picture whose
     colours have to be converted is made smaller first, its shorter side at least twice that many
-    pixels: converting 12 million pixels takes longer than all the rest.
+    pixels: converting 12 million pixels takes longer than all the rest. ``white`` is the largest
+    value of samples of 16 bits, where the file says so; ``is_negative``: these mean darkness.
     """
-    if reduction(image.size, target_side) > 1 and image.mode not in _SCALED_AS_A_WHOLE:
+    said = image.info.get("icc_profile")
+    profile = said if isinstance(said, bytes) else None
+    image = _eight_bit(image, white or (FULL_WHITE if profile else None), is_negative=is_negative)
+    if reduction(image.size, target_side) > 1:
         return upright_from_bands(_crops(image, target_side), image, orientation, target_side)
-    profile = image.info.get("icc_profile")
-    flat = _flattened(image, profile if isinstance(profile, bytes) else None, target_side)
+    flat = _flattened(image, profile, target_side)
     if orientation in _UPRIGHT:
         flat = flat.transpose(_UPRIGHT[orientation])
     flat.info = {}  # a place or a serial number must not travel into what is made of it
@@ -96,7 +104,6 @@ def from_float_colours(samples: NDArray[np.float32]) -> Image.Image:
 def _flattened(
     image: Image.Image, profile: bytes | None, target_side: int | None, factor: int = 1
 ) -> Image.Image:
-    image = _eight_bit(image)
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         paper = Image.new("RGB", image.size, "white")
@@ -124,9 +131,12 @@ def _made_smaller(image: Image.Image, target_side: int | None) -> Image.Image:
     return image.reduce(factor) if factor > 1 else image
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image, white: int | None, *, is_negative: bool) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return _from_samples(np.asarray(image, dtype=np.float32) / np.float32(257))
+        samples = to_eight_bits(np.asarray(image), white)
+        flat = Image.fromarray(255 - samples if is_negative else samples)
+        flat.info = {key: said for key, said in image.info.items() if key != "transparency"}
+        return flat
     if image.mode in ("I", "F"):
         return _from_samples(_stretched(np.asarray(image, dtype=np.float32)))
     return image
@@ -135,13 +145,14 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def _stretched(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scales 32-bit integers or floats to 0..255 by the smallest usual range that holds them.
 
-    Such files do not say what white is: 1.0, 255 and 65535 are the customs; anything else, or
-    anything negative (heights, temperatures), is stretched from its least to its greatest value.
+    Such files do not say what white is: 1.0 and the largest values of 8, 10, 12, 14 and 16 bits
+    are the customs; anything else, or anything negative (heights, temperatures), is stretched from
+    its least to its greatest value.
     """
     samples = np.nan_to_num(samples, posinf=0.0, neginf=0.0)
     low, high = float(samples.min()), float(samples.max())
     if low >= 0:
-        for white in (1.0, 255.0, 65535.0):
+        for white in (1.0, *map(float, USUAL_WHITES)):
             if high <= white:
                 return samples * np.float32(255.0 / white)
     return (samples - np.float32(low)) * np.float32(255.0 / (high - low or 1.0))

@@ -3,6 +3,7 @@
 from clipsearch.library.albums import LINKS, PLAYLIST, Album, AlbumExport
 from clipsearch.library.concepts import Concept, ConceptPhoto, Concepts
 from clipsearch.library.descriptions import described
+from clipsearch.library.folders import LIBRARY_CACHES, is_library, mark_as_cache
 from clipsearch.library.library import Library
 from clipsearch.library.opinions import Answered
 from clipsearch.library.records import (
@@ -30,6 +31,7 @@ from clipsearch.library.statistics import camera_name, failure_kind
 from clipsearch.library.writing import LibraryWriter
 
 __all__ = [
+    "LIBRARY_CACHES",
     "LINKS",
     "MOMENT",
     "PICTURE",
@@ -62,4 +64,6 @@ __all__ = [
     "camera_name",
     "described",
     "failure_kind",
+    "is_library",
+    "mark_as_cache",
 ]

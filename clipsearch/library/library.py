@@ -22,6 +22,7 @@ from clipsearch.library.concepts import Concepts
 from clipsearch.library.database import Database
 from clipsearch.library.facts import Facts
 from clipsearch.library.failures import COUNT_SIDECARS, list_failures, sidecar_failures
+from clipsearch.library.folders import README, README_BEGIN
 from clipsearch.library.lock import writer_lock
 from clipsearch.library.opinions import Opinions
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
@@ -40,14 +41,15 @@ from clipsearch.library.spaces import Spaces
 from clipsearch.library.statistics import count_statistics
 from clipsearch.library.tags import TagReader
 from clipsearch.library.writing import LibraryWriter
+from clipsearch.user_paths import expand_user
 from clipsearch.vectors import Ids, Matrix, from_bytes
 
 _SETTING = "setting."
 _STATE = """SELECT group_concat(value, '-') FROM
     (SELECT value FROM meta WHERE key IN ('revision', 'mark') ORDER BY key DESC)"""
 _VECTORS = "SELECT item_id, vector FROM embedding WHERE space_id = :space ORDER BY item_id"
-_README = """\
-This folder is a clipsearch library.
+_README = f"""\
+{README_BEGIN}
 
 library.db is the truth: what is known about your photos, and their vectors. Back it up with
 `clipsearch backup FILE`. models/, where it is there, holds the library's own copies of models
@@ -75,7 +77,7 @@ class Library:
 
         Raises LibraryNotFoundError, LibraryVersionError, LibraryCorruptError, StorageError.
         """
-        path = Path(path).expanduser().absolute()
+        path = expand_user(path).absolute()
         file = path / "library.db"
         is_new = not _exists(file)
         if is_new and not create:
@@ -174,7 +176,7 @@ class Library:
 
         StorageError if ``destination`` exists or cannot be written.
         """
-        destination = Path(destination).expanduser().absolute()
+        destination = expand_user(destination).absolute()
         if destination.exists():
             raise StorageError(
                 path=destination, reason="there is a file already", advice="choose another name"
@@ -324,6 +326,15 @@ class Library:
         )
         return {row[0]: row[1] for row in rows}
 
+    def unproved_live_photos(self) -> set[int]:
+        """Videos that earlier versions took for the moving half of a photo by their name alone."""
+        rows = self._rows(
+            """SELECT id FROM item WHERE kind = 'video' AND parent_id IS NULL
+            AND json_extract(metadata, '$.live_photo')
+            AND json_extract(metadata, '$.live_photo_of') IS NULL"""
+        )
+        return {row[0] for row in rows}
+
     def paths(self, ids: Sequence[int]) -> dict[int, list[Path]]:
         """The files that are there of each item, sorted; items without any are left out."""
         rows = self._rows(
@@ -417,7 +428,7 @@ def _exists(file: Path) -> bool:
 def _make_folder(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)  # as private as the photos
-        (path / "README.txt").write_text(_README, encoding="utf-8")
+        (path / README).write_text(_README, encoding="utf-8")
     except OSError as error:
         raise StorageError(
             path=path, reason=error.strerror or error, advice="choose another place: --library PATH"

@@ -6,6 +6,8 @@ import os
 import unicodedata
 from pathlib import Path
 
+from clipsearch.user_paths import expand_user
+
 
 def to_column(path: str) -> str | bytes:
     """Text where possible; a name with undecodable bytes is kept as those bytes."""
@@ -27,7 +29,7 @@ def spellings(path: Path) -> list[Path]:
     way may be where one ends and the other begins. Each of the two may write its accented letters
     composed (as Linux and Windows do) or decomposed (as macOS does), whatever was typed.
     """
-    absolute = Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - keeps links
+    absolute = Path(os.path.abspath(expand_user(path)))  # noqa: PTH100 - keeps links
     folders = [*reversed(absolute.parents), absolute]
     pairs = [(top.resolve(), absolute.relative_to(top)) for top in folders]
     found = [top / rest for top, rest in pairs]

@@ -108,6 +108,7 @@ class Statistics:
     years: dict[str, int]
     cameras: dict[str, int]
     failures: dict[str, int]  # by kind of reason
+    live_photos: int  # videos that are the moving half of a photo
     photo_bytes: int  # of the files themselves, copies counted once
     library_bytes: int  # the database
     index_bytes: int  # the search index, a cache

@@ -13,8 +13,8 @@ from clipsearch.library.records import Statistics
 # One row a content that is there: a picture, or a video (not its moments).
 _PRESENT = """FROM item WHERE id IN
     (SELECT item_id FROM file WHERE item_id IS NOT NULL AND missing_since IS NULL)"""
-_PARTICULAR = re.compile(r" \(|: |, over the limit")
-_NUMBER = re.compile(r"\d[\d,.]*")
+_PARTICULAR = re.compile(r" \(|: ")
+_OVER_LIMIT = re.compile(r"(bytes|pixels), (over the limit of [\d,]*\d)( [A-Za-z]+)?")
 _MAKE, _MODEL = "json_extract(metadata, '$.make')", "json_extract(metadata, '$.model')"
 
 
@@ -32,6 +32,9 @@ def count_statistics(connection: sqlite3.Connection, folder: Path) -> Statistics
             ).fetchall()
         ),
         failures=_reasons(count_reasons(connection)),
+        live_photos=connection.execute(
+            f"SELECT count(*) {_PRESENT} AND json_extract(metadata, '$.live_photo')"
+        ).fetchone()[0],
         photo_bytes=connection.execute(f"SELECT coalesce(sum(bytes), 0) {_PRESENT}").fetchone()[0],
         library_bytes=_size(folder, "library.db*"),
         index_bytes=_size(folder, "index/*/*"),
@@ -49,8 +52,13 @@ def camera_name(make: str | None, model: str | None) -> str | None:
 
 def failure_kind(reason: str) -> str:
     """A reason without what is particular to one file, so that like failures can be counted."""
-    reason = reason.removeprefix("cannot be read as a picture: ").removeprefix("has ")
-    return _NUMBER.sub("N", _PARTICULAR.split(reason, maxsplit=1)[0])
+    over = _OVER_LIMIT.search(reason)
+    if over is not None:
+        unit, limit, said = over.groups()
+        return f"{limit}{said or f' {unit}'}"
+    reason = reason.removeprefix("cannot be read as a picture: ")
+    kind = _PARTICULAR.split(reason, maxsplit=1)[0]
+    return f"it {kind}" if kind.startswith("is ") else kind
 
 
 def _counted(connection: sqlite3.Connection, statement: str) -> dict[str, int]:

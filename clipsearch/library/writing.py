@@ -33,6 +33,7 @@ from clipsearch.library.schema import embedding_checksum, item_checksum
 from clipsearch.library.spaces import activate, drop, keep_parts, name_of, plan_switch
 from clipsearch.library.tag_writing import TagWriter
 from clipsearch.model_names import MODELS, unmarked
+from clipsearch.user_paths import expand_user
 from clipsearch.vectors import EmbeddingSpace, require_unit_rows, to_bytes
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class LibraryWriter:
 
         A folder above known roots takes them over: their files keep their items.
         """
-        path = path.expanduser().resolve()
+        path = expand_user(path).resolve()
         with self._database.writing() as connection:
             root = covering_root(connection, path)
             if root is None:
@@ -66,7 +67,7 @@ class LibraryWriter:
         ``old`` need not exist any more. NotInLibraryError if it is no root of the library,
         LibraryError if ``new`` overlaps with another one.
         """
-        new = new.expanduser().resolve()
+        new = expand_user(new).resolve()
         with self._database.writing() as connection:
             root = repoint_root(connection, self._path, old, new)
             _next_revision(connection)

@@ -32,6 +32,7 @@ from clipsearch.tagging.vocabulary import (
     parse_vocabulary,
     read_vocabulary,
 )
+from clipsearch.user_paths import expand_user
 from clipsearch.vectors import Ids, Matrix
 
 MAX_TOP_TAGS = 100
@@ -172,7 +173,7 @@ def _read(vocabulary: Vocabulary | Path | str | None) -> tuple[Vocabulary, Path 
         return everyday(), BUILT_IN
     if isinstance(vocabulary, Vocabulary):
         return vocabulary, vocabulary.name
-    path = Path(vocabulary).expanduser()
+    path = expand_user(vocabulary)
     return read_vocabulary(path), path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clipsearch.errors import VocabularyError
 from clipsearch.tagging.vocabulary import Concept, Vocabulary
+from clipsearch.user_paths import expand_user
 
 DEFAULT_DOMAIN = "photo"
 NAME = "{}"
@@ -37,7 +38,7 @@ def read_templates(name_or_file: str) -> Templates:
     known = built_in_templates()
     if name_or_file in known:
         return known[name_or_file]
-    path = Path(name_or_file).expanduser()
+    path = expand_user(name_or_file)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from clipsearch.user_paths import expand_known_user
 from training.captions.images import ImageFile, ImageSource, LooseImage
 
 # Guessed in this order, whatever their case; open_clip's own defaults (filepath, title) are among
@@ -125,10 +126,10 @@ def image_of(where: str, cell: Any, folder: Path) -> ImageSource | SkippedRow:
 
 
 def _meant(path: str, folder: Path) -> Path:
-    found = folder / Path(path).expanduser()
+    found = folder / expand_known_user(path)
     if ("\\" in path or "%" in path) and not found.exists():
         spellings = (path.replace("\\", "/"), unquote(path), unquote(path.replace("\\", "/")))
-        others = [folder / Path(spelling).expanduser() for spelling in spellings]
+        others = [folder / expand_known_user(spelling) for spelling in spellings]
         return next((other for other in others if other.exists()), found)
     return found
 

@@ -15,6 +15,7 @@ from clipsearch.errors import DatasetError, DependencyError, ImageUnreadableErro
 from clipsearch.images import EXTENSIONS, decode_image, read_file
 from clipsearch.library import Library
 from clipsearch.library.records import PICTURE
+from clipsearch.user_paths import expand_known_user, expand_user
 from training.captions.delimited import DelimitedLines
 from training.captions.images import ImageSource
 from training.data import read_captions
@@ -35,7 +36,7 @@ def read_dataset(address: str, only: tuple[str, str] | None = None) -> Dataset:
     if is_torchvision_name(address):
         found = read_torchvision(address)
     else:
-        path = Path(address).expanduser().absolute()
+        path = expand_user(address).absolute()
         if not path.exists():
             raise DatasetError(
                 name=address, reason="there is no such file or folder", advice=f"Give {_FORMS}."
@@ -112,9 +113,8 @@ def read_table(path: Path, only: tuple[str, str] | None = None) -> Dataset:
         if only is not None and row.get(only[0], "") != only[1]:
             continue
         if row["path"]:
-            captions, labels = said.setdefault(
-                path.parent / Path(row["path"]).expanduser(), ({}, {})
-            )
+            picture = path.parent / expand_known_user(row["path"])
+            captions, labels = said.setdefault(picture, ({}, {}))
             labels |= dict.fromkeys(filter(None, map(str.strip, row["label"].split("|"))))
             captions |= dict.fromkeys(filter(None, [row.get("caption", "")]))
     return Dataset(

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from clipsearch.errors import DatasetError, ImageUnreadableError
+from clipsearch.user_paths import expand_user
 from training.evaluating.dataset import Dataset, Picture
 
 
@@ -58,7 +59,7 @@ def read_torchvision(address: str) -> Dataset:
 
     name, _, folder = address.partition(":")
     kind = _KINDS[name.lower()]
-    root = Path(folder).expanduser().absolute()
+    root = expand_user(folder).absolute()
     try:
         found: Any = getattr(datasets, kind.name)(root, **kind.arguments, download=False)
     except (RuntimeError, OSError, ValueError, KeyError) as error:
