@@ -90,8 +90,9 @@ def plan_changes(
         if record is None or record.missing_since is not None or _differs(file, record):
             read.append(file)
         elif record.failure is not None:
-            # Not worth a second try for a new inode.
-            if retry_failures:
+            # Not worth a second try for a new inode, unless the photo was known before.
+            is_other = file.inode != record.inode and file.inode and record.inode
+            if retry_failures or (is_other and record.item_id is not None):
                 read.append(file)
             else:
                 known_failures += 1
@@ -168,7 +169,7 @@ def _emptied(scan: Scan, known: Sequence[FileRecord]) -> str | None:
 
     A scan of some paths only knows the names in the root: none of them is of what it held.
     """
-    if scan.files:
+    if scan.files or scan.unreadable:
         return None
     held = [
         record.relpath

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +21,11 @@ from clipsearch.library import (
 from indexer.changes import NOT_READ_MTIME_NS, Plan, plan_changes, same_contents
 from indexer.decoders import DecoderPool
 from indexer.filling import Filler
+from indexer.likeness import Likeness
 from indexer.model import EncoderLoader, StandardLoader, Target, choose_target
 from indexer.reading import EncoderOnDemand, Job, Reader, Reading
 from indexer.reading_ahead import ReadingAhead, backlog
-from indexer.report import Failure, IndexReport
+from indexer.report import Failure, IndexReport, tell_carried
 from indexer.scan import FoundFile, scan
 
 DEFAULT_BATCH_SIZE = 32
@@ -104,6 +104,7 @@ class _Run:
         chosen = self._roots(roots)
         plans = [self._plan(root) for root in chosen]
         self._note_inodes(plans)
+        carried_before = self._library.carryings.last()
         new = [
             Job(root.path / file.relpath, root.id, file, describe=_has_words(file, plan))
             for root, plan in zip(chosen, plans, strict=True)
@@ -114,6 +115,7 @@ class _Run:
             self._read_all(new, plans, target)
         if not self._report.interrupted:
             self._finish(chosen, plans)
+        tell_carried(self._report, self._library.carryings.all(after=carried_before))
         return self._report
 
     def _read_all(self, new: Sequence[Job], plans: Sequence[Plan], target: Target) -> None:
@@ -171,11 +173,14 @@ class _Run:
             for plan in plans
             for relpath, record in plan.previous.items()
         }
-        gone = Counter(
-            record.item_id for plan in plans for record in plan.gone if record.item_id is not None
-        )
         return Filler(
-            self._writer.commit, self._report, previous, gone, self.batch_size, self.on_failure
+            self._writer.commit,
+            self._report,
+            previous,
+            [record for plan in plans for record in plan.gone],
+            self.batch_size,
+            self.on_failure,
+            Likeness(self._library),
         )
 
     def _fill(self, space: SpaceRecord) -> None:
@@ -239,7 +244,11 @@ class _Run:
 
     def _finish(self, roots: Sequence[RootRecord], plans: Sequence[Plan]) -> None:
         missing = [record.id for plan in plans for record in plan.gone]
-        self._report.gone += sum(record.failure is None for plan in plans for record in plan.gone)
+        self._report.gone += sum(
+            record.failure is None or record.item_id is not None
+            for plan in plans
+            for record in plan.gone
+        )
         self._report.gone -= self._report.moved
         files = [
             row
@@ -262,6 +271,7 @@ class _Run:
                 self._report.known_failures += 1
                 continue
             self._report.failures.append(Failure(root.path / found.relpath, found.reason))
+            self._report.unread += record is not None and record.item_id is not None
             yield FileState(
                 root_id=root.id,
                 relpath=found.relpath,

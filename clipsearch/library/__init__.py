@@ -1,6 +1,7 @@
 """The library: what is known of the photos, kept so that nothing committed is ever lost."""
 
 from clipsearch.library.albums import LINKS, PLAYLIST, Album, AlbumExport
+from clipsearch.library.carrying import CARRIED, KEPT
 from clipsearch.library.concepts import Concept, ConceptPhoto, Concepts
 from clipsearch.library.library import Library
 from clipsearch.library.opinions import Answered
@@ -9,6 +10,7 @@ from clipsearch.library.records import (
     PICTURE,
     VIDEO,
     Batch,
+    Carried,
     CheckReport,
     Counts,
     Description,
@@ -24,10 +26,13 @@ from clipsearch.library.records import (
     Statistics,
     Words,
 )
+from clipsearch.library.said import words_said
 from clipsearch.library.statistics import camera_name, failure_kind
 from clipsearch.library.writing import LibraryWriter
 
 __all__ = [
+    "CARRIED",
+    "KEPT",
     "LINKS",
     "MOMENT",
     "PICTURE",
@@ -37,6 +42,7 @@ __all__ = [
     "AlbumExport",
     "Answered",
     "Batch",
+    "Carried",
     "CheckReport",
     "Concept",
     "ConceptPhoto",
@@ -58,4 +64,5 @@ __all__ = [
     "Words",
     "camera_name",
     "failure_kind",
+    "words_said",
 ]

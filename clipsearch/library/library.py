@@ -16,6 +16,7 @@ import numpy as np
 
 from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, StorageError, VectorError
 from clipsearch.library.albums import Albums
+from clipsearch.library.carrying import Carryings
 from clipsearch.library.checking import check_library
 from clipsearch.library.concepts import Concepts
 from clipsearch.library.database import Database
@@ -23,6 +24,7 @@ from clipsearch.library.facts import Facts
 from clipsearch.library.lock import writer_lock
 from clipsearch.library.opinions import Opinions
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
+from clipsearch.library.reachable import places_of_items
 from clipsearch.library.records import (
     CheckReport,
     Counts,
@@ -60,6 +62,7 @@ class Library:
     def __init__(self, path: Path, database: Database) -> None:
         self.path = path
         self.albums = Albums(database)
+        self.carryings = Carryings(database)
         self.concepts = Concepts(database)
         self.opinions = Opinions(database)
         self.models = Spaces(database)
@@ -139,7 +142,11 @@ class Library:
                 count(*) FILTER (WHERE failure IS NOT NULL AND missing_since IS NULL),
                 (SELECT count(*) FROM embedding JOIN space ON space.id = space_id WHERE active),
                 (SELECT count(DISTINCT item_id) FROM file JOIN item ON item.id = item_id
-                    WHERE kind = 'video' AND missing_since IS NULL)
+                    WHERE kind = 'video' AND missing_since IS NULL),
+                count(*) FILTER (WHERE failure IS NOT NULL AND item_id IS NOT NULL
+                    AND missing_since IS NULL),
+                (SELECT count(DISTINCT file_id) FROM carried
+                    WHERE state = 'carried' AND words <> '[]')
             FROM file"""
         )[0]
         return Counts(*row)
@@ -315,20 +322,20 @@ class Library:
         return {row[0]: row[1] for row in rows}
 
     def paths(self, ids: Sequence[int]) -> dict[int, list[Path]]:
-        """The files that are there of each item, sorted; items without any are left out."""
+        """The files of each item that were there, those that can be opened now first.
+
+        Of each kind they are sorted; items without any are left out.
+        """
         rows = self._rows(
             # Not through present_file, which would be walked as a whole for a few items.
-            """SELECT item.id, path, relpath FROM item
+            """SELECT item.id, path, relpath, failure IS NOT NULL FROM item
             JOIN file ON file.item_id = coalesce(item.parent_id, item.id)
             JOIN root ON root.id = root_id
             WHERE item.id IN (SELECT value FROM json_each(:ids))
             AND missing_since IS NULL AND item.kind <> 'video'""",
             ids=_as_json(ids),
         )
-        found: dict[int, list[Path]] = {}
-        for item, root, relpath in rows:
-            found.setdefault(item, []).append(_joined(root, relpath))
-        return {item: sorted(paths) for item, paths in found.items()}
+        return places_of_items(rows)
 
     def times(self, ids: Sequence[int]) -> dict[int, float]:
         """Where in their videos the moments among these items are, in seconds."""

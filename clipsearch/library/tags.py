@@ -12,6 +12,7 @@ import numpy as np
 
 from clipsearch.library.database import Database
 from clipsearch.library.paths import from_column, relative_to, spellings
+from clipsearch.library.reachable import places_of_items
 from clipsearch.vectors import Ids, Matrix, from_bytes
 
 USER, MODEL = "user", "model"
@@ -177,16 +178,13 @@ class TagReader:
         return found
 
     def files_of(self, items: Sequence[int]) -> dict[int, list[Path]]:
-        """The files that are there of pictures and videos, sorted."""
+        """The files of pictures and videos, ordered as by ``Library.paths``."""
         rows = self._rows(
-            """SELECT item_id, path, relpath FROM file JOIN root ON root.id = root_id
+            """SELECT item_id, path, relpath, failure IS NOT NULL FROM file JOIN root ON root.id = root_id
             WHERE missing_since IS NULL AND item_id IN (SELECT value FROM json_each(:ids))""",
             ids=json.dumps([int(item) for item in items]),
         )
-        found: dict[int, list[Path]] = {}
-        for item, root, relpath in rows:
-            found.setdefault(item, []).append(Path(from_column(root)) / from_column(relpath))
-        return {item: sorted(paths) for item, paths in found.items()}
+        return places_of_items(rows)
 
     def items_at(self, path: Path) -> list[int]:
         """The pictures and videos of a file, or of everything below a folder."""
