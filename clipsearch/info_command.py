@@ -77,10 +77,17 @@ def _print(record: dict[str, Any]) -> None:
             print(f"{name:<9} {_most(found[counts])}")
     if record["missing"]:
         print(f"missing   {record['missing']:,} files were there before and are not now")
+    if record["carried"]:
+        print(
+            f"carried   what you said of {record['carried']:,} photos went with them as they were "
+            "changed (list them: clipsearch carried)"
+        )
     if record["failures"]:
         print(f"failures  {record['failures']:,} (list them: clipsearch info --failures)")
         for reason, count in found["failures"].items():
             print(f"          {count:,} x {reason}")
+        if record["unread"]:
+            print(f"          {record['unread']:,} of them are known from before, and found")
     for space in record["spaces"]:
         state = "in use" if space["active"] else "kept"
         print(

@@ -169,7 +169,7 @@ def _emptied(scan: Scan, known: Sequence[FileRecord]) -> str | None:
 
     A scan of some paths only knows the names in the root: none of them is of what it held.
     """
-    if scan.files or scan.unreadable:
+    if scan.files:
         return None
     held = [
         record.relpath
@@ -178,6 +178,9 @@ def _emptied(scan: Scan, known: Sequence[FileRecord]) -> str | None:
     ]
     if not held or any(relpath.partition("/")[0] in scan.top for relpath in held):
         return None
+    refused = {entry.relpath for entry in scan.unreadable}
+    if any(_is_below(relpath, refused) for relpath in held):
+        return None  # it is there, and cannot be looked at
     return (
         f"{scan.root} held {len(held):,} pictures and now holds none: they stay in the library. "
         f"If you removed them on purpose: clipsearch forget {scan.root}"

@@ -83,8 +83,10 @@ def follow_files(
     for file, known in replaced:
         new = _item(connection, file.content_hash)
         if new is not None and known.item is not None and new != known.item:
-            was_known = file.content_hash not in new_hashes and _has_other(
-                connection, new, known.file
+            was_known = file.content_hash not in new_hashes and (
+                any(one.item == new and one.file != known.file for one in before.values())
+                or _has_other(connection, new, known.file)
+                or _was_at_another(connection, new, known.file)
             )
             change = Replaced(
                 known.file, known.item, new, file.is_same, was_known, known.is_missing
@@ -340,6 +342,14 @@ def _was_replaced_by(connection: Connection, old: int, new: int) -> bool:
 def _has_other(connection: Connection, item: int, file: int) -> bool:
     found = connection.exec_driver_sql(
         "SELECT 1 FROM file WHERE item_id = ? AND id <> ?", (item, file)
+    )
+    return found.first() is not None
+
+
+def _was_at_another(connection: Connection, item: int, file: int) -> bool:
+    """True if another path had an item before its content changed."""
+    found = connection.exec_driver_sql(
+        "SELECT 1 FROM carried WHERE from_item = ? AND file_id <> ?", (item, file)
     )
     return found.first() is not None
 

@@ -16,7 +16,11 @@ from clipsearch.vectors import EmbeddingSpace, from_bytes
 _FROM_BACKUP = "cannot be mended: restore a backup, or delete the library and index again"
 # Mends a row that points to a row that is not there, by its table and the table it points to.
 _LOOSE_ENDS = {
-    ("file", "item"): "UPDATE file SET item_id = NULL WHERE id = ?",  # it is read again
+    # It is read again.
+    ("file", "item"): "UPDATE file SET item_id = NULL, mtime_ns = -1 WHERE id = ?",
+    ("file", "file"): "UPDATE file SET moved_to = NULL WHERE id = ?",
+    ("carried", "file"): "DELETE FROM carried WHERE id = ?",
+    ("carried", "item"): "DELETE FROM carried WHERE id = ?",
     ("file", "root"): "DELETE FROM file WHERE id = ?",
     ("embedding", "item"): "DELETE FROM embedding WHERE id = ?",
     ("embedding", "space"): "DELETE FROM embedding WHERE id = ?",

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from clipsearch.library.descriptions import HAND
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
 Said = dict[str, list[list[Any]]]  # kind: rows
+
+
+class Connection(Protocol):
+    """What runs statements here: SQLAlchemy's connection, or SQLite's own in its dress."""
+
+    def exec_driver_sql(self, statement: str, parameters: Any = ..., /) -> Any: ...
+
 
 _READ = {
     "tags": """SELECT name FROM item_tag JOIN tag ON tag.id = tag_id

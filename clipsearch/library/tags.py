@@ -180,7 +180,8 @@ class TagReader:
     def files_of(self, items: Sequence[int]) -> dict[int, list[Path]]:
         """The files of pictures and videos, ordered as by ``Library.paths``."""
         rows = self._rows(
-            """SELECT item_id, path, relpath, failure IS NOT NULL FROM file JOIN root ON root.id = root_id
+            """SELECT item_id, path, relpath, failure IS NOT NULL
+            FROM file JOIN root ON root.id = root_id
             WHERE missing_since IS NULL AND item_id IN (SELECT value FROM json_each(:ids))""",
             ids=json.dumps([int(item) for item in items]),
         )

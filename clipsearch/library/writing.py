@@ -56,15 +56,16 @@ class LibraryWriter:
                 _next_revision(connection)
             return root
 
-    def move_root(self, old: Path, new: Path) -> RootRecord:
+    def move_root(self, old: Path, new: Path, *, force: bool = False) -> RootRecord:
         """Says that a root lies elsewhere now; its files keep their items, vectors and tags.
 
-        ``old`` need not exist any more. NotInLibraryError if it is no root of the library,
-        LibraryError if ``new`` overlaps with another one.
+        ``old`` need not exist any more. A ``new`` that is a root already and holds the same
+        contents becomes one with it, with ``force`` whatever it holds. NotInLibraryError if ``old``
+        is no root of the library, LibraryError if ``new`` overlaps with one otherwise.
         """
         new = new.expanduser().resolve()
         with self._database.writing() as connection:
-            root = repoint_root(connection, self._path, old, new)
+            root = repoint_root(connection, self._path, old, new, force=force)
             _next_revision(connection)
             return root
 

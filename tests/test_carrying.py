@@ -1,0 +1,600 @@
+"""What a person said of a photo stays with it, whatever other programs do to its file."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+
+from clipsearch.config import resolve
+from clipsearch.errors import NotInLibraryError
+from clipsearch.library import Batch, FileState, Library, NewItem, RootRecord
+from clipsearch.library.reachable import Place, openable, reachable_first
+from indexer.likeness import shows_same
+from indexer.pipeline import index_library
+from indexer.preview import preview
+from indexer.report import IndexReport
+
+Index = Callable[..., IndexReport]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def picture(seed: int) -> Image.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((400, 300))
+
+
+def save(path: Path, seed: int, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(seed).save(path, quality=90, **options)  # type: ignore[arg-type]
+    return path
+
+
+def rate(path: Path, stars: int) -> None:
+    """Writes a rating into the file, as photo programs do: other bytes, the same picture."""
+    packet = f'<x:xmpmeta xmlns:x="adobe:ns:meta/" stars="{stars}"/>'
+    with Image.open(path) as image:
+        image.load()
+        image.save(path, quality="keep", xmp=packet.encode())
+
+
+@pytest.fixture
+def library(library_path: Path) -> Iterator[Library]:
+    with Library.open(library_path, create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number, name in enumerate("abc"):
+        save(tmp_path / "photos" / f"{name}.jpg", number)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def index(library: Library, tiny_model_dir: Path, library_path: Path) -> Index:
+    chosen = {"model": f"local-dir:{tiny_model_dir}", "runtime": "torch", "library": library_path}
+    settings = resolve(chosen, environment={})
+
+    def run(*roots: Path, **options: object) -> IndexReport:
+        return index_library(library, roots, settings=settings, **options)  # type: ignore[arg-type]
+
+    return run
+
+
+def tag(library: Library, path: Path, name: str) -> None:
+    with library.writer() as writer:
+        writer.tags.add_by_hand(library.tags.items_at(path), name)
+
+
+def tags_at(library: Library, path: Path) -> set[str]:
+    """The tags by hand of a path that a search would show; none where it shows nothing."""
+    items = library.tags.items_at(path)
+    return {one.name for one in library.tags.of_items(items) if one.origin == "hand"}
+
+
+def item(library: Library, path: Path) -> int:
+    found = library.item_at(path)
+    assert found is not None
+    return found
+
+
+# --- edited in place --------------------------------------------------------------------------
+
+
+def test_everything_said_of_a_photo_follows_it_when_its_bytes_change(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    a, b = item(library, photos / "a.jpg"), item(library, photos / "b.jpg")
+    tag(library, photos / "a.jpg", "grandma")
+    with library.writer() as writer:
+        writer.tags.answer(a, "cat", accepted=False)
+    library.opinions.answer("granny", a, relevant=True)
+    library.opinions.tell_apart(a, b)
+    library.albums.save("like", f"similar:#{a}>0.5 -image:#{a}1")
+    content = library.items([a])[a].content_hash
+    library.concepts.keep("Oma", {content: photos / "a.jpg"}, library.spaces()[0].id, {})
+    rate(photos / "a.jpg", 5)
+    report = index()
+    new = item(library, photos / "a.jpg")
+    assert new != a
+    assert (report.changed, report.carried, report.notes) == (1, 1, [])
+    assert any("1 changed photo" in line for line in report.lines())
+    assert tags_at(library, photos / "a.jpg") == {"grandma"}
+    assert [(one.item, one.accepted) for one in library.tags.answers()] == [(new, False)]
+    assert [(one.query, one.item) for one in library.opinions.answers()] == [("granny", new)]
+    assert library.opinions.told_apart() == {(b, new)}
+    album = library.albums.get("like")
+    assert album is not None
+    assert album.query == f"similar:#{new}>0.5 -image:#{a}1"
+    (taught,) = library.concepts.photos("Oma", library.spaces()[0].id)
+    assert taught.content_hash == library.items([new])[new].content_hash
+    assert (taught.is_known, taught.path) == (True, photos / "a.jpg")
+    (change,) = library.carryings.all()
+    assert (change.path, change.is_same, change.state) == (photos / "a.jpg", True, "carried")
+    assert library.counts().carried == 1
+    assert index().carried == 0, "told once"
+
+
+def test_tags_that_a_model_or_the_file_gave_are_of_the_content(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    a = item(library, photos / "a.jpg")
+    with library.writer() as writer:
+        writer.tags.replace_items("everyday", [a], [(a, "dog", 0.9)])
+    rate(photos / "a.jpg", 4)
+    assert index().carried == 0
+    assert library.tags.of_items([item(library, photos / "a.jpg")]) == []
+    assert library.carryings.all() == []
+
+
+@pytest.mark.parametrize("edit", ["turned", "cropped", "grey", "darker"])
+def test_an_edited_picture_is_known_for_the_same(
+    index: Index, photos: Path, library: Library, edit: str
+) -> None:
+    index(photos)
+    tag(library, photos / "a.jpg", "grandma")
+    edits: dict[str, Callable[[Image.Image], Image.Image]] = {
+        "turned": lambda image: image.rotate(90, expand=True),
+        "cropped": lambda image: image.crop((40, 30, 300, 230)),
+        "grey": ImageOps.grayscale,
+        "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.5),
+    }
+    edits[edit](picture(0)).save(photos / "a.jpg")
+    report = index()
+    assert (report.carried, report.notes) == (1, [])
+    assert tags_at(library, photos / "a.jpg") == {"grandma"}
+
+
+def test_another_picture_under_the_name_is_told_and_can_be_taken_back_and_carried_again(
+    index: Index, photos: Path, library: Library, call_cli: Run
+) -> None:
+    index(photos)
+    tag(library, photos / "a.jpg", "grandma")
+    a = item(library, photos / "a.jpg")
+    save(photos / "a.jpg", 77)
+    report = index()
+    assert report.carried == 1
+    (note,) = report.notes
+    assert f"{photos / 'a.jpg'} shows another picture now: 1 tag" in note
+    assert f"clipsearch carried --take-back {photos / 'a.jpg'}" in note
+    assert tags_at(library, photos / "a.jpg") == {"grandma"}
+    assert "ANOTHER PICTURE" in call_cli("carried").stdout
+    tag(library, photos / "a.jpg", "said later")
+    assert call_cli("carried", "--take-back", photos / "a.jpg").returncode == 0
+    assert tags_at(library, photos / "a.jpg") == {"said later"}
+    assert [one.name for one in library.tags.of_items([a])] == ["grandma"]
+    (kept,) = [json.loads(line) for line in call_cli("carried", "--json").stdout.splitlines()]
+    assert (kept["state"], kept["words"]) == ("kept", {"tags": 1})
+    assert (
+        call_cli("carried", "--take-back", photos / "a.jpg").returncode
+        == NotInLibraryError.exit_code
+    )
+    assert call_cli("carried", "--carry", photos / "a.jpg").returncode == 0
+    assert tags_at(library, photos / "a.jpg") == {"grandma", "said later"}
+    assert call_cli("carried", "--take-back", photos / "a.jpg").returncode == 0
+    save(photos / "a.jpg", 0)
+    index()
+    assert tags_at(library, photos / "a.jpg") == {"grandma"}, "the picture itself is back"
+
+
+def test_a_name_that_is_used_again_long_after_its_photo_went_gets_nothing_of_it(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    tag(library, photos / "a.jpg", "grandma")
+    (photos / "a.jpg").rename(photos.parent / "a.jpg")
+    index()
+    save(photos / "a.jpg", 77)
+    report = index()
+    assert (report.carried, report.kept) == (0, 1)
+    assert "clipsearch carried --carry" in report.notes[0]
+    assert tags_at(library, photos / "a.jpg") == set()
+    shutil.copy(photos.parent / "a.jpg", photos / "found again.jpg")
+    index()
+    assert tags_at(library, photos / "found again.jpg") == {"grandma"}
+    assert library.carryings.all() == []
+
+
+def test_a_photo_deleted_and_written_anew_by_an_editor_keeps_its_words(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    tag(library, photos / "a.jpg", "grandma")
+    (photos / "a.jpg").unlink()
+    index()
+    ImageOps.mirror(picture(0)).save(photos / "a.jpg")
+    index()
+    assert tags_at(library, photos / "a.jpg") == {"grandma"}
+
+
+# --- copies, backups, swaps -------------------------------------------------------------------
+
+
+def test_of_two_copies_the_edited_and_the_other_have_the_words(
+    index: Index, photos: Path, library: Library
+) -> None:
+    shutil.copy(photos / "a.jpg", photos / "copy.jpg")
+    index(photos)
+    tag(library, photos / "a.jpg", "grandma")
+    rate(photos / "copy.jpg", 5)
+    assert index().carried == 1
+    assert tags_at(library, photos / "a.jpg") == tags_at(library, photos / "copy.jpg")
+    save(photos / "copy.jpg", 77)
+    index()
+    assert tags_at(library, photos / "a.jpg") == {"grandma"}
+
+
+@pytest.mark.parametrize("backup", ["0 before.jpg", "z after.jpg"])  # read before or after it
+def test_words_stay_with_a_backup_and_with_the_edited_picture_but_not_with_another(
+    index: Index, photos: Path, library: Library, backup: str
+) -> None:
+    index(photos)
+    for name in "ab":
+        tag(library, photos / f"{name}.jpg", name)
+    (photos / "a.jpg").rename(photos / backup)
+    ImageOps.mirror(picture(0)).save(photos / "a.jpg")
+    (photos / "b.jpg").rename(photos / f"{backup} of b.jpg")
+    save(photos / "b.jpg", 77)
+    report = index(batch_size=1)
+    assert tags_at(library, photos / backup) == tags_at(library, photos / "a.jpg") == {"a"}
+    assert tags_at(library, photos / f"{backup} of b.jpg") == {"b"}
+    assert tags_at(library, photos / "b.jpg") == set()
+    assert (report.carried, report.kept, report.notes) == (1, 0, [])
+
+
+def test_a_swap_of_two_names_carries_nothing(index: Index, photos: Path, library: Library) -> None:
+    save(photos / "b.jpg", 0, comment=b"nearly the same picture")
+    index(photos)
+    for name in "abc":
+        tag(library, photos / f"{name}.jpg", name)
+    for one, other in (("a", "b"), ("b", "c")):
+        (photos / f"{one}.jpg").rename(photos / "held")
+        (photos / f"{other}.jpg").rename(photos / f"{one}.jpg")
+        (photos / "held").rename(photos / f"{other}.jpg")
+    report = index()
+    assert [tags_at(library, photos / f"{name}.jpg") for name in "abc"] == [{"b"}, {"c"}, {"a"}]
+    assert (report.carried, report.kept) == (0, 0)
+
+
+def test_a_file_from_a_backup_has_what_was_said_meanwhile_and_not_what_was_taken_away(
+    index: Index, photos: Path, library: Library, tmp_path: Path
+) -> None:
+    shutil.copy2(photos / "a.jpg", tmp_path / "backup.jpg")
+    index(photos)
+    for name in ("stays", "goes"):
+        tag(library, photos / "a.jpg", name)
+    rate(photos / "a.jpg", 5)
+    index()
+    with library.writer() as writer:
+        writer.tags.remove_by_hand(library.tags.items_at(photos / "a.jpg"), "goes")
+    tag(library, photos / "a.jpg", "later")
+    shutil.copy2(tmp_path / "backup.jpg", photos / "restored.jpg")
+    index()
+    shutil.copy2(tmp_path / "backup.jpg", photos / "a.jpg")
+    index()
+    for name in ("restored.jpg", "a.jpg"):
+        assert tags_at(library, photos / name) == {"stays", "later"}
+
+
+# --- not readable for a while -----------------------------------------------------------------
+
+
+def cannot_be_read(path: Path) -> Callable[[], object]:
+    """Makes a photo unreadable; what is returned mends it."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[:700])
+    return lambda: path.write_bytes(whole)
+
+
+def emptied(path: Path) -> Callable[[], object]:
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+    return lambda: path.write_bytes(whole)
+
+
+def became_a_folder(path: Path) -> Callable[[], object]:
+    path.rename(path.with_name("aside"))
+    path.mkdir()
+    return lambda: (path.rmdir(), path.with_name("aside").rename(path))
+
+
+def became_a_link_to_nothing(path: Path) -> Callable[[], object]:
+    path.rename(path.with_name("aside"))
+    path.symlink_to("nowhere.jpg")
+    return lambda: (path.unlink(), path.with_name("aside").rename(path))
+
+
+def left_out(path: Path) -> Callable[[], object]:
+    rules = path.with_name(".clipsearchignore")
+    rules.write_text(f"{path.name}\n")
+    return rules.unlink
+
+
+@pytest.mark.parametrize(
+    "trouble", [cannot_be_read, emptied, became_a_folder, became_a_link_to_nothing, left_out]
+)
+def test_no_run_and_no_forget_of_another_photo_takes_what_is_known_of_one_in_trouble(
+    index: Index,
+    photos: Path,
+    library: Library,
+    trouble: Callable[[Path], Callable[[], object]],
+) -> None:
+    index(photos)
+    tag(library, photos / "b.jpg", "grandma")
+    b = item(library, photos / "b.jpg")
+    mend = trouble(photos / "b.jpg")
+    index()
+    if trouble in (cannot_be_read, emptied):
+        assert tags_at(library, photos / "b.jpg") == {"grandma"}, "found as before"
+        assert library.counts().unread == 1
+    with library.writer() as writer:
+        writer.forget(photos / "a.jpg")
+        mend()
+    report = index()
+    assert item(library, photos / "b.jpg") == b
+    assert tags_at(library, photos / "b.jpg") == {"grandma"}
+    assert report.embedded == 1, "of the one that was forgotten"
+    assert library.failures() == []
+    assert library.check().ok
+
+
+def test_a_damaged_photo_mended_with_its_old_size_and_time_is_read_again(
+    index: Index, photos: Path, library: Library
+) -> None:
+    path = photos / "b.jpg"
+    os.utime(path, ns=(10**18, 10**18))
+    whole = path.read_bytes()
+    index(photos)
+    for content in (bytes(len(whole)), whole):
+        path.with_name("new").write_bytes(content)
+        os.utime(path.with_name("new"), ns=(10**18, 10**18))
+        path.with_name("new").replace(path)
+        index()
+    assert library.failures() == []
+
+
+def test_a_photo_edited_while_it_could_not_be_read_has_its_words(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    tag(library, photos / "b.jpg", "grandma")
+    cannot_be_read(photos / "b.jpg")
+    index()
+    ImageOps.mirror(picture(1)).save(photos / "b.jpg")
+    report = index()
+    assert (report.changed, report.carried) == (1, 1)
+    assert tags_at(library, photos / "b.jpg") == {"grandma"}
+
+
+def test_an_item_stays_for_a_missing_copy_and_that_is_said(
+    index: Index, photos: Path, library: Library, call_cli: Run
+) -> None:
+    (photos / "disk").mkdir()
+    shutil.copy(photos / "a.jpg", photos / "disk" / "a.jpg")
+    index(photos)
+    tag(library, photos / "a.jpg", "grandma")
+    (photos / "disk").rename(photos.parent / "unplugged")
+    index()
+    told = call_cli("forget", photos / "a.jpg")
+    assert str(photos / "disk" / "a.jpg") in told.stderr
+    (photos / "a.jpg").unlink()
+    (photos.parent / "unplugged").rename(photos / "disk")
+    assert index().embedded == 0
+    assert tags_at(library, photos / "disk" / "a.jpg") == {"grandma"}
+
+
+def test_forgetting_a_photo_removes_it_under_its_old_names_and_as_it_was_before(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    tag(library, photos / "a.jpg", "grandma")
+    rate(photos / "a.jpg", 5)
+    index()
+    (photos / "a.jpg").rename(photos / "renamed.jpg")
+    assert index().moved == 1
+    with library.writer() as writer:
+        report = writer.forget(photos / "renamed.jpg")
+    assert (report.files, report.items, report.kept_for) == (1, 1, ())
+    assert library.counts().missing == 0
+    assert len(list(library.path.glob("thumbs/*/*"))) == 2, "those of the other two photos"
+    assert not library.tags.counts()
+
+
+def test_a_copy_that_appears_as_its_original_vanishes_is_no_rename(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    tag(library, photos / "a.jpg", "grandma")
+    shutil.copy(photos / "a.jpg", photos / "copy.jpg")
+    (photos / "a.jpg").rename(photos.parent / "unplugged.jpg")
+    assert index().moved == 1
+    with library.writer() as writer:
+        report = writer.forget(photos / "copy.jpg")
+    assert (report.items, report.kept_for) == (0, (photos / "a.jpg",))
+    (photos / "copy.jpg").unlink()
+    (photos.parent / "unplugged.jpg").rename(photos / "a.jpg")
+    index()
+    assert tags_at(library, photos / "a.jpg") == {"grandma"}
+
+
+# --- an oracle ----------------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """Photos as a person has them, and a library that is told of them as by index runs.
+
+    A content is (picture, version): versions of one picture are edits of it.
+    """
+
+    library: Library
+    root: RootRecord
+    chance: random.Random
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    seen: dict[str, tuple[int, int]] = field(default_factory=dict)  # by the last run
+    made: int = 0
+    typed: set[str] = field(default_factory=set)
+
+    def new_picture(self, path: str) -> None:
+        self.made += 1
+        self.files[path] = (self.made, 0)
+
+    def edit(self, path: str) -> None:
+        self.made += 1
+        self.files[path] = (self.files[path][0], self.made)
+
+    def act(self) -> None:
+        paths = sorted(self.files)
+        one, other = self.chance.choice(paths), self.chance.choice(paths)
+        free = f"{self.chance.randrange(100)}.jpg"
+        deed = self.chance.choice(
+            ["edit", "edit", "replace", "rename", "swap", "copy", "backup", "break", "mend", "add"]
+        )
+        if deed == "edit":
+            self.edit(one)
+        elif deed == "replace":
+            self.new_picture(one)
+        elif deed == "add":
+            self.new_picture(free)
+        elif deed == "swap":
+            self.files[one], self.files[other] = self.files[other], self.files[one]
+        elif deed == "copy" and free not in self.files:
+            self.files[free] = self.files[one]
+        elif deed == "rename" and free not in self.files:
+            self.files[free] = self.files.pop(one)
+        elif deed == "backup" and free not in self.files:
+            self.files[free] = self.files[one]
+            self.edit(one)
+        elif deed == "break":
+            self.broken.add(one)
+        elif deed == "mend":
+            self.broken.clear()
+
+    def run(self) -> None:
+        """An index run that commits in any order, and any number of files at once."""
+        rows = {row.relpath: row for row in self.library.files(self.root.id)}
+        gone = [
+            row.id
+            for row in rows.values()
+            if row.relpath not in self.files and not row.missing_since
+        ]
+        order = sorted(self.files)
+        self.chance.shuffle(order)
+        with self.library.writer() as writer:
+            while order:
+                some = [order.pop() for _ in range(min(len(order), self.chance.choice([1, 1, 9])))]
+                states = [self._state(path) for path in some]
+                items = [
+                    NewItem(state.content_hash, 4, 3, "JPEG", 9)
+                    for state in states
+                    if state.content_hash is not None
+                    and not self.library.item_by_hash([state.content_hash])
+                ]
+                writer.commit(Batch(items, files=states, leaving=frozenset(gone)))
+            writer.commit(Batch(missing=gone))
+        for path, content in self.files.items():
+            if path not in self.broken:
+                self.seen[path] = content
+        self.seen = {path: content for path, content in self.seen.items() if path in self.files}
+
+    def _state(self, path: str) -> FileState:
+        content = self.files[path]
+        if path in self.broken:
+            return FileState(self.root.id, path, 1, 1, 1, None, "it is damaged")
+        before = self.last(path)
+        is_same = None if before is None else before[0] == content[0]
+        return FileState(self.root.id, path, 9, 9, 9, f"{content[0]}-{content[1]}", is_same=is_same)
+
+    def last(self, path: str) -> tuple[int, int] | None:
+        """The content that the library knows of a path, also of one that is missing."""
+        for row in self.library.files(self.root.id):
+            if row.relpath == path and row.item_id is not None:
+                picture, version = self.library.items([row.item_id])[
+                    row.item_id
+                ].content_hash.split("-")
+                return int(picture), int(version)
+        return None
+
+    def tags(self) -> dict[str, set[str]]:
+        return {path: tags_at(self.library, self.root.path / path) for path in self.seen}
+
+    def everywhere(self) -> set[str]:
+        with self.library._database.reading() as connection:  # noqa: SLF001 - also of no file
+            rows = connection.execute(
+                "SELECT name FROM item_tag JOIN tag ON tag.id = tag_id WHERE origin = 'hand'"
+            )
+            return {row[0] for row in rows.fetchall()}
+
+    def type_something(self) -> None:
+        path = self.chance.choice(sorted(self.seen))
+        name = f"said {len(self.typed)}"
+        tag(self.library, self.root.path / path, name)
+        self.typed.add(name)
+
+
+def live(library: Library, folder: Path, seed: int, days: int) -> None:
+    """Days of edits, renames, copies, troubles and forgetting, held against what must hold."""
+    with library.writer() as writer:
+        root = writer.add_root(folder)
+    world = World(library, root, random.Random(seed))
+    for name in ("a.jpg", "b.jpg", "c.jpg", "other.jpg"):
+        world.new_picture(name)
+    world.run()
+    for _ in range(days):
+        world.type_something()
+        before, contents = world.tags(), dict(world.seen)
+        for _ in range(world.chance.randrange(4)):
+            world.act()
+        world.run()
+        after = world.tags()
+        assert world.typed <= world.everywhere(), f"seed {seed}: something typed is gone"
+        others = {
+            content: [path for path, one in contents.items() if one == content]
+            for content in world.seen.values()
+        }
+        for path, said in before.items():
+            if path not in world.seen:
+                continue
+            was, now = contents[path], world.seen[path]
+            is_edited = was[0] == now[0] and not (set(others[now]) - {path})
+            if was == now or is_edited:
+                assert said <= after[path], f"seed {seed}: {path} lost {said - after[path]}"
+        for content in set(world.seen.values()) & set(contents.values()):
+            said = before[others[content][0]]
+            for path in (path for path, one in world.seen.items() if one == content):
+                assert said <= after[path], f"seed {seed}: {path} has not what was said of it"
+                strange = after[path] - said
+                kin = {
+                    name
+                    for one, tags in before.items()
+                    for name in tags
+                    if contents[one][0] == content[0]
+                }
+                assert strange <= kin, f"seed {seed}: {path} has words of another picture"
+    assert library.check().ok
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_happens_nothing_typed_is_lost_and_edited_photos_keep_it(
+    library: Library, tmp_path: Path, seed: int
+) -> None:
+    live(library, tmp_path, seed, days=8)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(100, 300))
+def test_whatever_happens_for_longer(library: Library, tmp_path: Path, seed: int) -> None:
+    live(library, tmp_path, seed, days=25)
