@@ -31,8 +31,9 @@ class Filler:
 
     A photo's row, its items and their vectors are committed together, so a crash leaves either all
     or nothing of it. ``previous`` are the rows that the library had, ``gone`` those whose files
-    this run does not find. ``commit`` writes a batch whole or not at all. ``on_failure``
-    hears of each new failure. ``likeness`` says of changed files whether their picture is the same.
+    this run does not find, ``last_known`` the greatest id of an item that it had. ``commit`` writes
+    a batch whole or not at all. ``on_failure`` hears of each new failure. ``likeness`` says of
+    changed files whether their picture is the same.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Filler:
         batch_size: int,
         on_failure: Callable[[Failure], None],
         likeness: Likeness | None = None,
+        last_known: int | None = None,
     ) -> None:
         self._on_failure = on_failure
         self._commit = commit
@@ -55,6 +57,7 @@ class Filler:
             if record.item_id is not None:
                 self._gone[record.item_id].append(record)
         self._likeness = likeness
+        self._last_known = last_known
         self._batch_size = batch_size
         self._encoder: Encoder | None = None
         self._space_id = ""
@@ -154,6 +157,7 @@ class Filler:
             files=self._files,
             descriptions=self._descriptions,
             leaving=self._leaving,
+            last_known=self._last_known,
         )
         self._clear()
         self._commit(batch)

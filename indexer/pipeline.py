@@ -181,6 +181,7 @@ class _Run:
             self.batch_size,
             self.on_failure,
             Likeness(self._library),
+            self._library.last_item(),
         )
 
     def _fill(self, space: SpaceRecord) -> None:

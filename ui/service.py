@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -340,7 +341,7 @@ class Service:
         """Where the item's file lies now; ImageNotFoundError when every copy is gone."""
         record = self._record(item)
         for path in self._library.paths([item]).get(item, ()):
-            if path.is_file():
+            if path.is_file() and os.access(path, os.R_OK):
                 return OriginalFile(path, _BROWSER_TYPES.get(record.format))
         raise ImageNotFoundError(path=f"of item {item} any more")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from clipsearch.library.database import Database
 from clipsearch.library.paths import from_column, to_column
 from clipsearch.library.records import Carried, FileState
-from clipsearch.library.said import ALBUMS, Said, give, move_albums, remove, said_of
+from clipsearch.library.said import ALBUMS, OverDriver, Said, give, move_albums, remove, said_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -65,13 +65,14 @@ def follow_files(
     connection: Connection,
     files: Sequence[FileState],
     before: dict[tuple[int, str], Known],
-    new_hashes: Collection[str],
+    last_known: int,
     leaving: Collection[int],
     now: str,
 ) -> None:
     """Decides for each file of a batch whose rows are written; ``before`` says what was there.
 
-    Rows in ``leaving`` are there and will be marked as missing at the end of the run.
+    Items above ``last_known`` are new in this run. Rows in ``leaving`` are there and will be marked
+    as missing at its end.
     """
     replaced = [
         (file, known)
@@ -83,7 +84,7 @@ def follow_files(
     for file, known in replaced:
         new = _item(connection, file.content_hash)
         if new is not None and known.item is not None and new != known.item:
-            was_known = file.content_hash not in new_hashes and (
+            was_known = new <= last_known and (
                 any(one.item == new and one.file != known.file for one in before.values())
                 or _has_other(connection, new, known.file)
                 or _was_at_another(connection, new, known.file)
@@ -94,10 +95,9 @@ def follow_files(
             follow_change(connection, change, leaving, now)
     if connection.exec_driver_sql("SELECT 1 FROM carried LIMIT 1").first() is not None:
         for file in files:
-            if file.content_hash is not None and file.content_hash not in new_hashes:
-                item = _item(connection, file.content_hash)
-                if item is not None:
-                    _come_back(connection, item)
+            item = _item(connection, file.content_hash)
+            if item is not None and item <= last_known:
+                _come_back(connection, item)
 
 
 def follow_change(
@@ -165,6 +165,11 @@ class Carryings:
         with self._database.reading() as connection:
             return int(connection.execute("SELECT coalesce(max(id), 0) FROM carried").fetchone()[0])
 
+    def said_of(self, items: Sequence[int]) -> int:
+        """Of how many of some items a person has said something."""
+        with self._database.reading() as connection:
+            return sum(bool(said_of(OverDriver(connection), item)) for item in items)
+
     def all(self, *, after: int = 0) -> list[Carried]:
         """What holds now: the last of each path that was carried, and all that is kept."""
         with self._database.reading() as connection:
@@ -183,23 +188,13 @@ class Carryings:
                 counts = _counted(
                     [entry["words"] for entry in json.loads(words)]
                     if state == CARRIED
-                    else [said_of(_Reading(connection), old)]
+                    else [said_of(OverDriver(connection), old)]
                 )
                 if counts:
                     path = Path(from_column(root)) / from_column(relpath)
                     same = None if is_same is None else bool(is_same)
                     found.append(Carried(identity, path, old, new, at, same, state, counts))
         return found
-
-
-class _Reading:
-    """SQLite's own connection with the one method of SQLAlchemy's that reading words takes."""
-
-    def __init__(self, driver: Any) -> None:
-        self._driver = driver
-
-    def exec_driver_sql(self, statement: str, values: Any = ()) -> Any:
-        return self._driver.execute(statement, values)
 
 
 def _counted(words: Sequence[Said]) -> dict[str, int]:
@@ -214,14 +209,21 @@ def _counted(words: Sequence[Said]) -> dict[str, int]:
 
 
 def _write(connection: Connection, change: Replaced, state: str, now: str, *, moves: bool) -> None:
-    """One row of ``carried``; words move where the old content has no row, else are copied."""
+    """One row of ``carried``; words move where the old content has no row, else are copied.
+
+    Those that went along with another copy already, which was edited, too, are copied from there.
+    """
     entries = []
+    if state == CARRIED and change.is_same is not False:
+        _gather(connection, change.old)
+    moves = moves and _latest(connection, change.old) == change.old
     for old, new in _pairs(connection, change.old, change.new) if state == CARRIED else ():
-        said = said_of(connection, old)
+        source = _latest(connection, old) if change.is_same is not False else old
+        said = said_of(connection, source) if source != new else {}
         if not moves:
             said.pop(ALBUMS, None)
         if said:
-            given = give(connection, said, new, old)
+            given = give(connection, said, new, source)
             if moves:
                 remove(connection, said, old)
                 move_albums(connection, said, old, new)
@@ -241,6 +243,18 @@ def _write(connection: Connection, change: Replaced, state: str, now: str, *, mo
             json.dumps(entries),
         ),
     )
+
+
+def _gather(connection: Connection, item: int) -> None:
+    """Takes back what another picture got of an item that lives on in an edited copy."""
+    rows = connection.exec_driver_sql(
+        """SELECT id FROM carried WHERE from_item = ? AND state = 'carried' AND was_moved
+        AND (is_same = 0 OR was_known)""",
+        (item,),
+    ).fetchall()
+    for (identity,) in rows:
+        take_back(connection, identity)
+        _set_state(connection, identity, SETTLED)
 
 
 def _pairs(connection: Connection, old: int, new: int) -> list[tuple[int, int]]:

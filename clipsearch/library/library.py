@@ -361,6 +361,10 @@ class Library:
                     return int(item)
         return None
 
+    def last_item(self) -> int:
+        """The greatest id of an item; those that come later are greater."""
+        return int(self._scalar("SELECT coalesce(max(id), 0) FROM item"))
+
     def present_items(self) -> Ids:
         """The pictures and moments that have at least one file that is there, ascending."""
         rows = self._rows("SELECT DISTINCT item_id FROM present_file ORDER BY item_id")

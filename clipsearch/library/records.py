@@ -180,6 +180,7 @@ class Batch:
     descriptions: list[Description] = field(default_factory=list)  # of known or new items
     inodes: dict[int, int] = field(default_factory=dict)  # file id: the number it has now
     leaving: frozenset[int] = frozenset()  # ids of files that this run will find missing
+    last_known: int | None = None  # greatest id of an item before the run; None: before the batch
 
 
 @dataclass(frozen=True)

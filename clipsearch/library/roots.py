@@ -68,9 +68,10 @@ def repoint_root(
             _merge(connection, moved, root)
             return root
         if relative_to(new, root.path) is not None or relative_to(root.path, new) is not None:
+            hint = "; or make both one: --force" if root.path == new else ""
             raise LibraryError(
                 reason=f"{new} and {root.path}, which is a folder of the library too, would hold "
-                f"the same files. Forget one of them first: clipsearch forget {root.path}"
+                f"the same files. Forget one of them first: clipsearch forget {root.path}{hint}"
             )
     connection.exec_driver_sql(
         "UPDATE root SET path = ? WHERE id = ?", (to_column(str(new)), moved.id)

@@ -81,6 +81,16 @@ _ONE = {
 ALBUMS = "albums"  # saved queries that name the item, such as similar:#12
 
 
+class OverDriver:
+    """SQLite's own connection with the one method of SQLAlchemy's that reading words takes."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def exec_driver_sql(self, statement: str, values: Any = ()) -> Any:
+        return self._driver.execute(statement, values)
+
+
 def said_of(connection: Connection, item: int) -> Said:
     """Everything that a person said of one item; kinds without any are left out."""
     found: Said = {}

@@ -146,6 +146,9 @@ class LibraryWriter:
         """
         failpoint("before-commit")
         with self._database.writing() as connection:
+            last_known = batch.last_known
+            if last_known is None:
+                last_known = _scalar(connection, "SELECT coalesce(max(id), 0) FROM item")
             _insert_items(connection, batch.new_items)
             describe_items(connection, batch.descriptions)
             if batch.vectors is not None:
@@ -154,8 +157,7 @@ class LibraryWriter:
             before = known_rows(connection, batch.files)
             _upsert_files(connection, batch.files)
             failpoint("inside-carrying")
-            new = {item.content_hash for item in batch.new_items}
-            follow_files(connection, batch.files, before, new, batch.leaving, _now())
+            follow_files(connection, batch.files, before, last_known, batch.leaving, _now())
             set_inodes(connection, batch.inodes)
             connection.exec_driver_sql(
                 """UPDATE file SET missing_since = ? WHERE missing_since IS NULL
@@ -212,7 +214,8 @@ class LibraryWriter:
 
 def _only_beside(connection: Connection, batch: Batch) -> str | None:
     """The space that is not searched whose vectors are all that a batch holds, or None."""
-    if batch.vectors is None or batch != Batch(vectors=batch.vectors):
+    alone = Batch(vectors=batch.vectors, leaving=batch.leaving, last_known=batch.last_known)
+    if batch.vectors is None or batch != alone:
         return None
     space_id = batch.vectors[0]
     active = _scalar(connection, "SELECT active FROM space WHERE id = ?", space_id)
