@@ -6,7 +6,7 @@ be part of a burst. Nothing is ever deleted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from clipsearch.copies import (
 )
 from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.library import Library
+from clipsearch.library.reachable import openable_below
 from clipsearch.near_pairs import NearPairs, near_pairs
 from clipsearch.stars import stars
 
@@ -111,12 +112,13 @@ def tell_apart(library: Library, one: int, other: int) -> None:
 def _identical(library: Library) -> list[DuplicateGroup]:
     paths = library.paths(library.present_items().tolist())
     copied = {item: found for item, found in paths.items() if len(found) > 1}
+    good = _openable(library, copied)
     records = library.items(list(copied))
     groups: dict[int, DuplicateGroup] = {}
     for item, found in copied.items():
         record = records[item]
         content = record.parent_id or item  # the moments of a video have its files
-        ordered = _different(sorted(found, key=_original_first))
+        ordered = _different(_ordered(found, good))
         if len(ordered) < 2:
             continue
         if content not in groups:
@@ -142,6 +144,16 @@ def _identical(library: Library) -> list[DuplicateGroup]:
 def _different(paths: list[Path]) -> list[Path]:
     """Without what is another one by a link: whoever deletes a copy must not lose the original."""
     return list({path.resolve(): path for path in reversed(paths)}.values())[::-1]
+
+
+def _openable(library: Library, paths: dict[int, list[Path]]) -> set[Path]:
+    several = [path for found in paths.values() if len(found) > 1 for path in found]
+    return openable_below([root.path for root in library.roots()], several)
+
+
+def _ordered(paths: Sequence[Path], good: Collection[Path]) -> list[Path]:
+    """By ``_original_first``, but what cannot be opened now is nothing to keep and comes last."""
+    return sorted(paths, key=lambda path: (path not in good, _original_first(path)))
 
 
 def _original_first(path: Path) -> tuple[int, int, str]:
@@ -170,6 +182,7 @@ class _Tiers:
         self._alike = bounds.alike if alike is None else alike
         self._apart = library.opinions.told_apart()
         self._paths = library.paths(self._pictures.ids.tolist())
+        self._good = _openable(library, self._paths)
 
     def groups(self) -> list[DuplicateGroup]:
         pictures = self._pictures
@@ -234,7 +247,7 @@ class _Tiers:
         record = self._pictures.records[item]
         return Shot(
             item=item,
-            paths=tuple(sorted(self._paths.get(item, []), key=_original_first)),
+            paths=tuple(_ordered(self._paths.get(item, []), self._good)),
             cosine=min(1.0, cosine),
             width=record.width,
             height=record.height,

@@ -133,7 +133,7 @@ def _emptied(item: int) -> tuple[str, ...]:
         "DELETE FROM item WHERE parent_id = ?",
         f"""UPDATE item SET hash = '{fields[0]}', width = 0, height = 0, format = '', bytes = 0,
             taken_at = NULL, metadata = '{{}}', kind = 'picture', parent_id = NULL, time_s = NULL,
-            checksum = {item_checksum(*fields)} WHERE id = ?""",
+            checksum = {item_checksum(*fields)} WHERE id = ?""",  # noqa: S608 - our own numbers
         "UPDATE file SET mtime_ns = -1 WHERE item_id = ?",
     )
 

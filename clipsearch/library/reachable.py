@@ -55,6 +55,15 @@ def places_of_items(rows: Iterable[Sequence[Any]]) -> dict[int, list[Path]]:
     return reachable_first(found)
 
 
+def openable_below(roots: Sequence[Path], paths: Iterable[Path]) -> set[Path]:
+    """``openable`` of paths that lie below some of the roots."""
+    return openable(
+        Place(root, path)
+        for path in paths
+        if (root := next((one for one in roots if path.is_relative_to(one)), None)) is not None
+    )
+
+
 def openable(places: Iterable[Place]) -> set[Path]:
     """Those of some paths that can be opened now, as far as is known after a moment."""
     of_root: dict[Path, list[Path]] = defaultdict(list)
