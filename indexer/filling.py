@@ -6,6 +6,7 @@ Encoding happens outside of transactions; one transaction writes what is complet
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -56,6 +57,8 @@ class Filler:
         for record in gone:
             if record.item_id is not None:
                 self._gone[record.item_id].append(record)
+        self._renamed = {_spelling(record.root_id, record.relpath): record for record in gone}
+        self._renumbered = {(record.root_id, record.inode): record for record in gone}
         self._likeness = likeness
         self._last_known = last_known
         self._batch_size = batch_size
@@ -170,7 +173,8 @@ class Filler:
             file = self._files[at]
             if file.content_hash is not None:
                 is_same = self._likeness.is_same(old, file.content_hash, moments, vectors)
-                self._files[at] = replace(file, is_same=is_same)
+                moved_from = file.moved_from if is_same else None
+                self._files[at] = replace(file, is_same=is_same, moved_from=moved_from)
 
     def _settle(self, content_hash: str, failure: str | None) -> None:
         """Decides the copies of a content along with the one that was decoded."""
@@ -256,6 +260,8 @@ class Filler:
             if record.item_id != reading.known_item:
                 moments = {one.time_s: one.content_hash for one in reading.moments or ()}
                 self._changed.append((len(self._files), record.item_id, moments))
+        elif failure is None and record is None and moved_from is None:
+            moved_from = self._edited_and_renamed(reading)
         elif failure is not None and record is not None and record.item_id is not None:
             self._report.unread += 1
         self._files.append(
@@ -271,6 +277,23 @@ class Filler:
                 moved_from=moved_from,
             )
         )
+
+    def _edited_and_renamed(self, reading: Reading) -> int | None:
+        """The row that a new path with a new content had under another name, if that is plain.
+
+        It was spelt in another case or with other accents, or was the same file by its inode; then
+        only if it shows the same picture.
+        """
+        root_id, file = reading.job.root_id, reading.file
+        assert file is not None  # noqa: S101 - as in ``_write_row``
+        record = self._renamed.get(_spelling(root_id, file.relpath))
+        if record is None and file.inode:
+            record = self._renumbered.get((root_id, file.inode))
+        if record is None or record.item_id in (None, reading.known_item):
+            return None
+        moments = {one.time_s: one.content_hash for one in reading.moments or ()}
+        self._changed.append((len(self._files), record.item_id or 0, moments))
+        return record.id
 
     def _keep_words(self, reading: Reading) -> None:
         if reading.description is not None:
@@ -288,3 +311,8 @@ class Filler:
     def _is_due(self) -> bool:
         waited = time.monotonic() - self._committed_at
         return len(self._files) + len(self._hashes) >= COMMIT_AFTER_FILES or waited > COMMIT_AFTER_S
+
+
+def _spelling(root_id: int, relpath: str) -> Key:
+    """The same for names that differ in case and in how accents are written only."""
+    return root_id, unicodedata.normalize("NFC", relpath).casefold()

@@ -72,6 +72,7 @@ class IndexReport:
         counts = (
             (self.added, "added"),
             (self.changed, "changed"),
+            (self.carried, "with what you said of them"),
             (self.moved, "moved"),
             (self.copied, "copies"),
             (self.unchanged, "unchanged"),

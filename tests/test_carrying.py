@@ -220,6 +220,34 @@ def test_a_photo_deleted_and_written_anew_by_an_editor_keeps_its_words(
     assert tags_at(library, photos / "a.jpg") == {"grandma"}
 
 
+@pytest.mark.parametrize(("before", "after"), [("é.JPG", "e\u0301.jpg"), ("a.jpg", "new.jpg")])
+def test_a_photo_edited_and_renamed_between_two_runs_keeps_its_words(
+    index: Index, photos: Path, library: Library, before: str, after: str
+) -> None:
+    path = save(photos / before, 0)
+    index(photos)
+    tag(library, path, "grandma")
+    path.rename(photos / after)  # the second has another name altogether, but is the same file
+    with (photos / after).open("rb+") as file:
+        ImageOps.mirror(picture(0)).save(file, "JPEG")
+    report = index()
+    assert report.carried == 1
+    assert tags_at(library, photos / after) == {"grandma"}
+
+
+def test_a_new_photo_that_got_the_inode_of_a_deleted_one_gets_nothing_else(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    tag(library, photos / "a.jpg", "grandma")
+    (photos / "a.jpg").rename(photos / "new.jpg")
+    with (photos / "new.jpg").open("rb+") as file:
+        file.truncate()
+        picture(77).save(file, "JPEG")
+    assert index().carried == 0
+    assert tags_at(library, photos / "new.jpg") == set()
+
+
 def test_a_damaged_row_of_a_photo_is_mended_with_what_was_said_of_it(
     index: Index, photos: Path, library: Library
 ) -> None:

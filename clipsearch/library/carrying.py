@@ -49,12 +49,16 @@ class Replaced:
 
 
 def known_rows(connection: Connection, files: Sequence[FileState]) -> dict[tuple[int, str], Known]:
-    """The rows that the library has of some files, by root and relative path."""
+    """The rows that the library has of some files, by root and relative path.
+
+    Of a new path, to which a file was moved, the row that it left.
+    """
     found = {}
     for file in files:
         row = connection.exec_driver_sql(
-            "SELECT id, item_id, missing_since FROM file WHERE root_id = ? AND relpath = ?",
-            (file.root_id, to_column(file.relpath)),
+            """SELECT id, item_id, missing_since FROM file WHERE root_id = ? AND relpath = ?
+            UNION ALL SELECT id, item_id, missing_since FROM file WHERE id = ? LIMIT 1""",
+            (file.root_id, to_column(file.relpath), file.moved_from),
         ).first()
         if row is not None:
             found[file.root_id, file.relpath] = Known(row[0], row[1], row[2] is not None)
@@ -89,9 +93,8 @@ def follow_files(
                 or _has_other(connection, new, known.file)
                 or _was_at_another(connection, new, known.file)
             )
-            change = Replaced(
-                known.file, known.item, new, file.is_same, was_known, known.is_missing
-            )
+            row = _row_of(connection, file)
+            change = Replaced(row, known.item, new, file.is_same, was_known, known.is_missing)
             follow_change(connection, change, leaving, now)
     if connection.exec_driver_sql("SELECT 1 FROM carried LIMIT 1").first() is not None:
         for file in files:
@@ -366,6 +369,16 @@ def _was_at_another(connection: Connection, item: int, file: int) -> bool:
         "SELECT 1 FROM carried WHERE from_item = ? AND file_id <> ?", (item, file)
     )
     return found.first() is not None
+
+
+def _row_of(connection: Connection, file: FileState) -> int:
+    row: int = _scalar(
+        connection,
+        "SELECT id FROM file WHERE root_id = ? AND relpath = ?",
+        file.root_id,
+        to_column(file.relpath),
+    )
+    return row
 
 
 def _item(connection: Connection, content_hash: str | None) -> int | None:
