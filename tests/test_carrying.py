@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from clipsearch.config import resolve
+from clipsearch.config import Settings, resolve
+from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import NotInLibraryError
 from clipsearch.library import Batch, FileState, Library, NewItem, RootRecord
 from clipsearch.library.reachable import Place, openable, reachable_first
+from clipsearch.vectors import EmbeddingSpace
 from indexer.pipeline import index_library
 from indexer.preview import preview
 from indexer.report import IndexReport
@@ -61,13 +63,38 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.fixture
-def index(library: Library, tiny_model_dir: Path, library_path: Path) -> Index:
-    chosen = {"model": f"local-dir:{tiny_model_dir}", "runtime": "torch", "library": library_path}
-    settings = resolve(chosen, environment={})
+class Loaded:
+    """An EncoderLoader that has loaded: each library here would load the same model anew."""
 
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._encoder = load_encoder(settings.model, settings=settings)
+
+    def load(self, address: str, space: EmbeddingSpace | None) -> Encoder:
+        assert address == self.settings.model
+        assert space in (None, self._encoder.space)
+        return self._encoder
+
+    def finish(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model_dir: Path) -> Loaded:
+    chosen = {"model": f"local-dir:{tiny_model_dir}", "runtime": "torch", "threads": 1}
+    return Loaded(resolve(chosen, environment={}))
+
+
+@pytest.fixture
+def index(library: Library, loaded: Loaded) -> Index:
     def run(*roots: Path, **options: object) -> IndexReport:
-        return index_library(library, roots, settings=settings, **options)  # type: ignore[arg-type]
+        return index_library(
+            library,
+            roots,
+            settings=loaded.settings,
+            loader=loaded,
+            **options,  # type: ignore[arg-type]
+        )
 
     return run
 
@@ -140,22 +167,25 @@ def test_tags_that_a_model_or_the_file_gave_are_of_the_content(
     assert library.carryings.all() == []
 
 
-@pytest.mark.parametrize("edit", ["turned", "cropped", "grey", "darker"])
 def test_an_edited_picture_is_known_for_the_same(
-    index: Index, photos: Path, library: Library, edit: str
+    index: Index, photos: Path, library: Library
 ) -> None:
-    index(photos)
-    tag(library, photos / "a.jpg", "grandma")
     edits: dict[str, Callable[[Image.Image], Image.Image]] = {
         "turned": lambda image: image.rotate(90, expand=True),
         "cropped": lambda image: image.crop((40, 30, 300, 230)),
         "grey": ImageOps.grayscale,
         "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.5),
     }
-    edits[edit](picture(0)).save(photos / "a.jpg")
+    paths = {name: save(photos / f"{name}.jpg", seed) for seed, name in enumerate(edits, 10)}
+    index(photos)
+    for name, path in paths.items():
+        tag(library, path, name)
+    for seed, (name, edit) in enumerate(edits.items(), 10):
+        edit(picture(seed)).save(paths[name])
     report = index()
-    assert (report.carried, report.notes) == (1, [])
-    assert tags_at(library, photos / "a.jpg") == {"grandma"}
+    assert (report.carried, report.notes) == (len(edits), [])
+    for name, path in paths.items():
+        assert tags_at(library, path) == {name}
 
 
 def test_another_picture_under_the_name_is_told_and_can_be_taken_back_and_carried_again(
@@ -220,19 +250,21 @@ def test_a_photo_deleted_and_written_anew_by_an_editor_keeps_its_words(
     assert tags_at(library, photos / "a.jpg") == {"grandma"}
 
 
-@pytest.mark.parametrize(("before", "after"), [("é.JPG", "e\u0301.jpg"), ("a.jpg", "new.jpg")])
 def test_a_photo_edited_and_renamed_between_two_runs_keeps_its_words(
-    index: Index, photos: Path, library: Library, before: str, after: str
+    index: Index, photos: Path, library: Library
 ) -> None:
-    path = save(photos / before, 0)
+    names = {"é.JPG": "e\u0301.jpg", "n.jpg": "other name, same file.jpg"}
+    for seed, before in enumerate(names, 10):
+        save(photos / before, seed)
     index(photos)
-    tag(library, path, "grandma")
-    path.rename(photos / after)  # the second has another name altogether, but is the same file
-    with (photos / after).open("rb+") as file:
-        ImageOps.mirror(picture(0)).save(file, "JPEG")
-    report = index()
-    assert report.carried == 1
-    assert tags_at(library, photos / after) == {"grandma"}
+    for seed, (before, after) in enumerate(names.items(), 10):
+        tag(library, photos / before, before)
+        (photos / before).rename(photos / after)
+        with (photos / after).open("rb+") as file:
+            ImageOps.mirror(picture(seed)).save(file, "JPEG")
+    assert index().carried == 2
+    for before, after in names.items():
+        assert tags_at(library, photos / after) == {before}
 
 
 def test_a_new_photo_that_got_the_inode_of_a_deleted_one_gets_nothing_else(
@@ -296,22 +328,25 @@ def test_of_two_copies_the_edited_and_the_other_have_the_words(
     assert tags_at(library, photos / "a.jpg") == {"grandma"}
 
 
-@pytest.mark.parametrize("backup", ["0 before.jpg", "z after.jpg"])  # read before or after it
 def test_words_stay_with_a_backup_and_with_the_edited_picture_but_not_with_another(
-    index: Index, photos: Path, library: Library, backup: str
+    index: Index, photos: Path, library: Library
 ) -> None:
+    backups = {"a": "0", "b": "0", "y": "z", "x": "z"}  # read before or after what it is of
+    for seed, name in enumerate(backups, 10):
+        save(photos / f"{name}.jpg", seed)
     index(photos)
-    for name in "ab":
+    for name in backups:
         tag(library, photos / f"{name}.jpg", name)
-    (photos / "a.jpg").rename(photos / backup)
-    ImageOps.mirror(picture(0)).save(photos / "a.jpg")
-    (photos / "b.jpg").rename(photos / f"{backup} of b.jpg")
-    save(photos / "b.jpg", 77)
+    for seed, (name, first) in enumerate(backups.items(), 10):
+        (photos / f"{name}.jpg").rename(photos / f"{first} {name}.jpg")
+        is_edited = name in "ay"
+        image = ImageOps.mirror(picture(seed)) if is_edited else picture(77 + seed)
+        image.save(photos / f"{name}.jpg")
     report = index(batch_size=1)
-    assert tags_at(library, photos / backup) == tags_at(library, photos / "a.jpg") == {"a"}
-    assert tags_at(library, photos / f"{backup} of b.jpg") == {"b"}
-    assert tags_at(library, photos / "b.jpg") == set()
-    assert (report.carried, report.kept, report.notes) == (1, 0, [])
+    for name, first in backups.items():
+        assert tags_at(library, photos / f"{first} {name}.jpg") == {name}
+        assert tags_at(library, photos / f"{name}.jpg") == ({name} if name in "ay" else set())
+    assert (report.carried, report.kept, report.notes) == (2, 0, [])
 
 
 def test_a_swap_of_two_names_carries_nothing(index: Index, photos: Path, library: Library) -> None:
@@ -382,29 +417,30 @@ def left_out(path: Path) -> Callable[[], object]:
     return rules.unlink
 
 
-@pytest.mark.parametrize(
-    "trouble", [cannot_be_read, emptied, became_a_folder, became_a_link_to_nothing, left_out]
-)
 def test_no_run_and_no_forget_of_another_photo_takes_what_is_known_of_one_in_trouble(
-    index: Index,
-    photos: Path,
-    library: Library,
-    trouble: Callable[[Path], Callable[[], object]],
+    index: Index, photos: Path, library: Library
 ) -> None:
+    troubles = [cannot_be_read, emptied, became_a_folder, became_a_link_to_nothing, left_out]
+    paths = {
+        trouble: save(photos / trouble.__name__ / "b.jpg", seed)
+        for seed, trouble in enumerate(troubles, 10)
+    }
     index(photos)
-    tag(library, photos / "b.jpg", "grandma")
-    b = item(library, photos / "b.jpg")
-    mend = trouble(photos / "b.jpg")
+    items = {path: item(library, path) for path in paths.values()}
+    for path in items:
+        tag(library, path, "grandma")
+    mends = [trouble(path) for trouble, path in paths.items()]
     index()
-    if trouble in (cannot_be_read, emptied):
-        assert tags_at(library, photos / "b.jpg") == {"grandma"}, "found as before"
-        assert library.counts().unread == 1
+    for trouble in (cannot_be_read, emptied):
+        assert tags_at(library, paths[trouble]) == {"grandma"}, "found as before"
+    assert library.counts().unread == 2
     with library.writer() as writer:
         writer.forget(photos / "a.jpg")
+    for mend in mends:
         mend()
     report = index()
-    assert item(library, photos / "b.jpg") == b
-    assert tags_at(library, photos / "b.jpg") == {"grandma"}
+    assert {path: item(library, path) for path in items} == items
+    assert all(tags_at(library, path) == {"grandma"} for path in items)
     assert report.embedded == 1, "of the one that was forgotten"
     assert library.failures() == []
     assert library.check().ok
