@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
+from videos import SIZE, write_video
 
 from clipsearch.config import Settings, resolve
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import NotInLibraryError
 from clipsearch.library import Batch, FileState, Library, NewItem, RootRecord
+from clipsearch.library.failpoints import VARIABLE
 from clipsearch.library.reachable import Place, openable, reachable_first
 from clipsearch.vectors import EmbeddingSpace
 from indexer.pipeline import index_library
@@ -152,6 +154,46 @@ def test_everything_said_of_a_photo_follows_it_when_its_bytes_change(
     assert (change.path, change.is_same, change.state) == (photos / "a.jpg", True, "carried")
     assert library.counts().carried == 1
     assert index().carried == 0, "told once"
+
+
+@pytest.mark.parametrize("place", ["inside-carrying", "after-commit"])
+def test_killed_while_words_go_over_they_are_with_the_one_or_the_other(
+    index: Index, photos: Path, library: Library, run_cli: Run, place: str
+) -> None:
+    index(photos)
+    tag(library, photos / "a.jpg", "grandma")
+    rate(photos / "a.jpg", 5)
+    assert run_cli("index", env={VARIABLE: place}).returncode == -9
+    assert tags_at(library, photos / "a.jpg") == {"grandma"}
+    index()
+    assert tags_at(library, photos / "a.jpg") == {"grandma"}
+    assert library.counts().carried == 1
+    assert library.check().ok
+
+
+def test_words_of_a_video_and_of_its_moments_go_with_an_edited_one(
+    index: Index, library: Library, tmp_path: Path
+) -> None:
+    path = tmp_path / "videos" / "a.mp4"
+    path.parent.mkdir()
+    scenes = [np.asarray(picture(seed).resize(SIZE)) for seed in (1, 2)]
+    write_video(path, [scene for scene in scenes for _ in range(30)])
+    index(path.parent)
+    (video,) = library.tags.items_at(path)
+    moments = library.tags.moments_of([video])[video]
+    times = library.times(moments)
+    tag(library, path, "birthday")
+    library.opinions.answer("a cake", moments[-1], relevant=True)
+    with path.open("ab") as file:
+        file.write((16).to_bytes(4, "big") + b"free" + bytes(8))  # as a tool's metadata would
+    report = index()
+    (new,) = library.tags.items_at(path)
+    assert new != video
+    assert (report.carried, report.notes) == (1, [])
+    assert tags_at(library, path) == {"birthday"}
+    (answer,) = library.opinions.answers()
+    assert answer.item in library.tags.moments_of([new])[new]
+    assert library.times([answer.item])[answer.item] == times[moments[-1]]
 
 
 def test_tags_that_a_model_or_the_file_gave_are_of_the_content(
