@@ -391,6 +391,21 @@ def test_words_stay_with_a_backup_and_with_the_edited_picture_but_not_with_anoth
     assert (report.carried, report.kept, report.notes) == (2, 0, [])
 
 
+def test_it_does_not_matter_in_which_run_a_watched_backup_is_seen(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    for name, order in (("a", ("{}.jpg", "old {}.jpg")), ("b", ("old {}.jpg", "{}.jpg"))):
+        path = photos / f"{name}.jpg"
+        tag(library, path, name)
+        path.rename(photos / f"old {name}.jpg")
+        save(path, ord(name))
+        for one in order:
+            index(only=[photos / one.format(name)])
+        assert tags_at(library, photos / f"old {name}.jpg") == {name}
+        assert tags_at(library, path) == set()
+
+
 def test_a_swap_of_two_names_carries_nothing(index: Index, photos: Path, library: Library) -> None:
     save(photos / "b.jpg", 0, comment=b"nearly the same picture")
     index(photos)
@@ -513,6 +528,22 @@ def test_a_photo_edited_while_it_could_not_be_read_has_its_words(
     ImageOps.mirror(picture(1)).save(photos / "b.jpg")
     report = index()
     assert (report.changed, report.carried) == (1, 1)
+    assert tags_at(library, photos / "b.jpg") == {"grandma"}
+
+
+def test_a_library_that_lost_an_item_to_a_failure_before_gets_it_back(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    tag(library, photos / "b.jpg", "grandma")
+    mend = cannot_be_read(photos / "b.jpg")
+    index()
+    with library._database.writing() as connection:
+        connection.exec_driver_sql("UPDATE file SET item_id = NULL WHERE failure IS NOT NULL")
+    with library.writer() as writer:
+        writer.forget(photos / "a.jpg")
+    mend()
+    assert index().embedded == 1, "of the one that was forgotten"
     assert tags_at(library, photos / "b.jpg") == {"grandma"}
 
 

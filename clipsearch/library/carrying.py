@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CARRIED, KEPT, SETTLED = "carried", "kept", "settled"  # settled: nothing to say of it any more
 
+_IS_EDIT = "state = 'carried' AND is_same IS NOT 0 AND NOT was_known"
 _FAR_S = 1.0  # moments of an edited video count as the same up to this far apart
 
 
@@ -338,12 +339,11 @@ def _row(connection: Connection, identity: int) -> _Row:
 def _are_versions(connection: Connection, one: int, other: int) -> bool:
     """True if edits of one picture lead from an item to the other, either way."""
     found = connection.exec_driver_sql(
-        """WITH RECURSIVE version (item) AS (
-            SELECT ? UNION
-            SELECT CASE from_item WHEN item THEN to_item ELSE from_item END FROM version
-            JOIN carried ON item IN (from_item, to_item)
-            WHERE state = 'carried' AND is_same IS NOT 0 AND NOT was_known)
-        SELECT 1 FROM version WHERE item = ?""",
+        f"""WITH RECURSIVE version (item) AS (
+            SELECT ?
+            UNION SELECT to_item FROM version JOIN carried ON from_item = item WHERE {_IS_EDIT}
+            UNION SELECT from_item FROM version JOIN carried ON to_item = item WHERE {_IS_EDIT})
+        SELECT 1 FROM version WHERE item = ?""",  # noqa: S608 - our own constant
         (one, other),
     )
     return found.first() is not None
