@@ -48,6 +48,10 @@ COMMANDS = {
         "clipsearch.roots_command:roots",
         "list the library's folders, or follow a moved one",
     ),
+    "carried": (
+        "clipsearch.carried_command:carried",
+        "what you said of photos that were changed since, and where it went",
+    ),
     "check": ("clipsearch.commands:check", "verify the library, and repair it"),
     "forget": ("clipsearch.commands:forget", "remove photos or a folder from the library"),
     "backup": ("clipsearch.commands:backup", "copy the library's database, even while it is used"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from argparse import ArgumentParser, Namespace
 from contextlib import suppress
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from clipsearch.library import Library
 
 
+_KEPT_NAMED = 5
 _NOTHING_FOUND = "Nothing found. To show the closest anyway: cutoff:none in the query, or --all"
 _NOTHING_PASSES = "Nothing found: no picture passes what the query asks for."
 
@@ -279,7 +281,10 @@ def _configure_forget(parser: ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a photo or a folder")
     add_json_argument(parser)
     add_library_argument(parser)
-    parser.epilog = "The photos themselves are never touched."
+    parser.epilog = (
+        "The photos themselves are never touched. What is known of a photo stays for other paths\n"
+        "that have it, also for those that are missing now: name them, too."
+    )
 
 
 def _run_forget(arguments: Namespace) -> int:
@@ -291,6 +296,14 @@ def _run_forget(arguments: Namespace) -> int:
                 print_json({"path": path, **asdict(report)})
             else:
                 show(f"{path}: forgot {report.files:,} files, {report.items:,} pictures")
+                for kept in report.kept_for[:_KEPT_NAMED]:
+                    say(
+                        f"What is known of it stays for {kept}, which has it and cannot be read "
+                        f"now. To remove that, too: clipsearch forget {shlex.quote(str(kept))}"
+                    )
+                if len(report.kept_for) > _KEPT_NAMED:
+                    more = len(report.kept_for) - _KEPT_NAMED
+                    say(f"... and for {more:,} more files that are missing or cannot be read")
             place = expand_user(path).absolute()
             if place.exists() and any(place.is_relative_to(r.path) for r in library.roots()):
                 say(f"{path} is still in a folder of the library: clipsearch index adds it again")

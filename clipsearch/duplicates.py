@@ -27,6 +27,7 @@ from clipsearch.copies import (
 from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.keeping import Versions, rating_of
 from clipsearch.library import ItemRecord, Library
+from clipsearch.library.reachable import openable_below
 from clipsearch.near_pairs import NearPairs, near_pairs
 from clipsearch.stars import stars
 
@@ -121,6 +122,7 @@ def tell_apart(library: Library, one: int, other: int) -> None:
 def _identical(library: Library) -> list[DuplicateGroup]:
     paths = library.paths(library.present_items().tolist())
     copied = {item: found for item, found in paths.items() if len(found) > 1}
+    good = _openable(library, copied)
     records = library.items(list(copied))
     with_sidecars = _with_sidecars(library) if copied else frozenset()
     groups: dict[int, DuplicateGroup] = {}
@@ -128,8 +130,9 @@ def _identical(library: Library) -> list[DuplicateGroup]:
         record = records[item]
         content = record.parent_id or item  # the moments of a video have its files
 
-        def order(path: Path) -> tuple[bool, int, int, str]:
-            return (path not in with_sidecars, *_original_first(path))
+        def order(path: Path) -> tuple[bool, bool, int, int, str]:
+            # What cannot be opened now is nothing to keep.
+            return (path not in good, path not in with_sidecars, *_original_first(path))
 
         best, *others = _different(sorted(found, key=order))
         if content in groups or not others:
@@ -187,6 +190,16 @@ def _different(paths: list[Path]) -> list[Path]:
     return list(different.values())
 
 
+def _openable(library: Library, paths: dict[int, list[Path]]) -> set[Path]:
+    several = [path for found in paths.values() if len(found) > 1 for path in found]
+    return openable_below([root.path for root in library.roots()], several)
+
+
+def _ordered(paths: Sequence[Path], good: Collection[Path]) -> list[Path]:
+    """By ``_original_first``, but what cannot be opened now is nothing to keep and comes last."""
+    return sorted(paths, key=lambda path: (path not in good, _original_first(path)))
+
+
 def _original_first(path: Path) -> tuple[int, int, str]:
     """The shortest path: programs name copies by adding to a name, people by adding folders."""
     return len(path.parts), len(path.name), str(path)
@@ -216,6 +229,7 @@ class _Tiers:
         self._alike = bounds.alike if alike is None else alike
         self._apart = library.opinions.told_apart()
         self._paths = library.paths(self._pictures.ids.tolist())
+        self._good = _openable(library, self._paths)
 
     def groups(self) -> list[DuplicateGroup]:
         pictures = self._pictures
@@ -311,7 +325,7 @@ class _Tiers:
         record = self._pictures.records[item]
         return Shot(
             item=item,
-            paths=tuple(sorted(self._paths.get(item, []), key=_original_first)),
+            paths=tuple(_ordered(self._paths.get(item, []), self._good)),
             cosine=min(1.0, cosine),
             width=record.width,
             height=record.height,

@@ -90,10 +90,17 @@ def _print(record: dict[str, Any]) -> None:
     show(f"sidecars  {_SIDECAR_TEXT[record['sidecar_text']]}")
     if record["missing"]:
         show(f"missing   {record['missing']:,} files were there before and are not now")
+    if record["carried"]:
+        show(
+            f"carried   what you said of {record['carried']:,} photos went with them as they were "
+            "changed (list them: clipsearch carried)"
+        )
     if record["failures"]:
         show(f"failures  {record['failures']:,} (list them: clipsearch info --failures)")
         for reason, count in found["failures"].items():
             show(f"          {count:,} x {reason}")
+        if record["unread"]:
+            show(f"          {record['unread']:,} of them are known from before, and found")
     for space in record["spaces"]:
         state = "in use" if space["active"] else "kept"
         show(

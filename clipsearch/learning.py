@@ -21,7 +21,7 @@ from clipsearch.errors import (
 )
 from clipsearch.hashing import hash_content
 from clipsearch.images import EXTENSIONS, decode_image, read_file
-from clipsearch.library import PICTURE, Library, SpaceRecord
+from clipsearch.library import PICTURE, ConceptPhoto, Library, SpaceRecord
 from clipsearch.naming import known_as
 from clipsearch.query import Filter, Query, Term, parse
 from clipsearch.query.folding import clean, fold
@@ -91,7 +91,7 @@ def learn(
             reading.take(one)
     for old in before:
         if not old.is_known and old.content_hash not in reading.paths:
-            reading.take(old.path, content_hash=old.content_hash)
+            reading.take(_where(library, old), content_hash=old.content_hash)
     reading.finish()
     known = {old.content_hash for old in before}
     if not reading.paths and not known:
@@ -122,6 +122,13 @@ def items_with_tag(library: Library, tag: str, *, settings: Settings | None = No
             advice="See which tags there are: clipsearch tags",
         )
     return [hit.item for hit in hits]
+
+
+def _where(library: Library, photo: ConceptPhoto) -> Path:
+    """Where a photo lies now, if the library knows; else where it was when it taught its name."""
+    item = library.item_by_hash([photo.content_hash]).get(photo.content_hash)
+    paths = [] if item is None else library.paths([item]).get(item, [])
+    return paths[0] if paths else photo.path
 
 
 class _Reading:

@@ -52,6 +52,7 @@ def _configure(parser: ArgumentParser) -> None:
     parser.epilog = (
         "roots move OLD NEW is for a folder that was moved or a disk that is mounted elsewhere:\n"
         "nothing is read or embedded again, and tags stay. No file on the disk is touched.\n"
+        "If NEW was indexed already, the two become one folder.\n"
         "To add a folder: clipsearch index FOLDER. To remove one: clipsearch forget FOLDER."
     )
 
@@ -134,11 +135,16 @@ def _move(library: Library, arguments: Namespace) -> int:
                 "same size, so nothing was changed. Name the folder that holds them now; or, if "
                 "it is the right one: clipsearch roots move OLD NEW --force"
             )
-        moved = writer.move_root(old, new)
+        before = len(library.roots())
+        moved = writer.move_root(old, new, force=arguments.force)
+        merged = len(library.roots()) < before
     if arguments.json:
-        print_json({"old": old, "new": moved.path, "files": len(held), "found": found})
+        said = {"old": old, "new": moved.path, "files": len(held), "found": found}
+        print_json({**said, "merged": merged})
     else:
         show(f"{old} is now {moved.path} ({len(held):,} files)")
+        if merged:
+            say("Both were folders of the library and are one now; each file is known once")
         say("Look for what changed there since: clipsearch index")
     return errors.DONE
 

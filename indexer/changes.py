@@ -100,8 +100,10 @@ def plan_changes(
         ):
             read.append(file)
         elif record.failure is not None:
-            # Not worth a second try for a new inode.
-            if retry_failures or was_cut_short(record.failure):
+            # Not worth a second try for a new inode, unless the photo was known before.
+            is_other = file.inode != record.inode and file.inode and record.inode
+            is_known = is_other and record.item_id is not None
+            if retry_failures or is_known or was_cut_short(record.failure):
                 read.append(file)
             else:
                 known_failures += 1
@@ -191,6 +193,9 @@ def _emptied(scan: Scan, known: Sequence[FileRecord]) -> str | None:
     ]
     if not held or any(relpath.partition("/")[0] in scan.top for relpath in held):
         return None
+    refused = {entry.relpath for entry in scan.unreadable}
+    if any(_is_below(relpath, refused) for relpath in held):
+        return None  # it is there, and cannot be looked at
     return (
         f"{scan.root} held {len(held):,} pictures and now holds none: they stay in the library. "
         f"If you removed them on purpose: clipsearch forget {scan.root}"

@@ -6,16 +6,19 @@ Encoding happens outside of transactions; one transaction writes what is complet
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from clipsearch.encoders import Encoder
 from clipsearch.library import Batch, Description, FileRecord, FileState, NewItem, SidecarState
-from clipsearch.vectors import Matrix, Pixels
+from clipsearch.vectors import Matrix, Pixels, Vector
 from indexer.changes import NOT_READ_MTIME_NS
+from indexer.likeness import Likeness
 from indexer.reading import MomentReading, Reading, moment_item
 from indexer.report import Failure, IndexReport
 
@@ -29,9 +32,11 @@ class Filler:
     """Turns the readings of one run, in any order, into batches.
 
     A photo's row, its items and their vectors are committed together, so a crash leaves either all
-    or nothing of it. ``previous`` are the rows that the library had, ``gone_items`` how many files
-    each item lost in this run. ``commit`` writes a batch whole or not at all. ``on_failure``
-    hears of each new failure; ``sidecar_failures`` are those known before, by file and name.
+    or nothing of it. ``previous`` are the rows that the library had, ``gone`` those whose files
+    this run does not find, ``last_known`` the greatest id of an item that it had. ``commit`` writes
+    a batch whole or not at all. ``on_failure`` hears of each new failure; ``sidecar_failures`` are
+    those known before, by file and name. ``likeness`` says of changed files whether their picture
+    is the same.
     """
 
     def __init__(
@@ -39,10 +44,12 @@ class Filler:
         commit: Callable[[Batch], None],
         report: IndexReport,
         previous: Mapping[Key, FileRecord],
-        gone_items: Counter[int],
+        gone: Sequence[FileRecord],
         batch_size: int,
         on_failure: Callable[[Failure], None],
         sidecar_failures: Mapping[tuple[Key, str], str] | None = None,
+        likeness: Likeness | None = None,
+        last_known: int | None = None,
     ) -> None:
         self._on_failure = on_failure
         self._sidecar_failures = dict(sidecar_failures or {})
@@ -50,7 +57,15 @@ class Filler:
         self._commit = commit
         self._report = report
         self._previous = previous
-        self._gone_items = gone_items
+        self._leaving = frozenset(record.id for record in gone)
+        self._gone: dict[int, list[FileRecord]] = defaultdict(list)  # by item, not found elsewhere
+        for record in gone:
+            if record.item_id is not None:
+                self._gone[record.item_id].append(record)
+        self._renamed = {_spelling(record.root_id, record.relpath): record for record in gone}
+        self._renumbered = {(record.root_id, record.inode): record for record in gone}
+        self._likeness = likeness
+        self._last_known = last_known
         self._batch_size = batch_size
         self._encoder: Encoder | None = None
         self._space_id = ""
@@ -143,14 +158,30 @@ class Filler:
         vectors = None
         if self._hashes:
             vectors = (self._space_id, self._hashes, np.concatenate(self._vectors))
+            self._compare(dict(zip(self._hashes, vectors[2], strict=True)))
+        else:
+            self._compare({})
         batch = Batch(
             new_items=self._new_items,
             vectors=vectors,
             files=self._files,
             descriptions=self._descriptions,
+            leaving=self._leaving,
+            last_known=self._last_known,
         )
         self._clear()
         self._commit(batch)
+
+    def _compare(self, vectors: Mapping[str, Vector]) -> None:
+        """Notes of the files whose content changed whether they show the same picture."""
+        if self._likeness is None:
+            return
+        for at, old, moments in self._changed:
+            file = self._files[at]
+            if file.content_hash is not None:
+                is_same = self._likeness.is_same(old, file.content_hash, moments, vectors)
+                moved_from = file.moved_from if is_same else None
+                self._files[at] = replace(file, is_same=is_same, moved_from=moved_from)
 
     def _settle(self, content_hash: str, failure: str | None) -> None:
         """Decides the copies of a content along with the one that was decoded."""
@@ -181,12 +212,26 @@ class Filler:
         record = self._known_row(reading)
         if record is not None and record.item_id == reading.known_item is not None:
             self._report.unchanged += 1  # only its time or inode is another
-        elif reading.known_item is not None and self._gone_items[reading.known_item] > 0:
-            self._gone_items[reading.known_item] -= 1
+        elif reading.known_item is not None and self._gone[reading.known_item]:
             self._report.moved += 1
+            self._write_row(reading, moved_from=self._left(reading, self._gone[reading.known_item]))
+            return
         else:
             self._report.copied += 1
         self._write_row(reading)
+
+    def _left(self, reading: Reading, gone: list[FileRecord]) -> int | None:
+        """Takes one of the rows that a moved file may have left; its id if it was renamed.
+
+        A copy has another inode: its original may only be out of reach, with the disk it is on.
+        """
+        assert reading.file is not None  # noqa: S101 - its content is known, so it was read
+        inode = reading.file.inode
+        for at, record in enumerate(gone):
+            if inode and record.inode == inode:
+                return gone.pop(at).id
+        gone.pop()
+        return None
 
     def _fail(self, reading: Reading, reason: str) -> None:
         failure = Failure(reading.job.path, reason)
@@ -212,9 +257,20 @@ class Filler:
         assert reading.job.file is not None  # noqa: S101 - only an item's backlog has none
         return self._previous.get((reading.job.root_id, reading.job.file.relpath))
 
-    def _write_row(self, reading: Reading, failure: str | None = None) -> None:
+    def _write_row(
+        self, reading: Reading, failure: str | None = None, moved_from: int | None = None
+    ) -> None:
         file = reading.file
         assert file is not None  # noqa: S101 - every reading that is not left has one
+        record = self._known_row(reading)
+        if failure is None and record is not None and record.item_id is not None:
+            if record.item_id != reading.known_item:
+                moments = {one.time_s: one.content_hash for one in reading.moments or ()}
+                self._changed.append((len(self._files), record.item_id, moments))
+        elif failure is None and record is None and moved_from is None:
+            moved_from = self._edited_and_renamed(reading)
+        elif failure is not None and record is not None and record.item_id is not None:
+            self._report.unread += 1
         self._files.append(
             FileState(
                 root_id=reading.job.root_id,
@@ -226,8 +282,26 @@ class Filler:
                 failure=failure,
                 sidecars=file.sidecars,
                 beside=None if failure else reading.beside,
+                moved_from=moved_from,
             )
         )
+
+    def _edited_and_renamed(self, reading: Reading) -> int | None:
+        """The row that a new path with a new content had under another name, if that is plain.
+
+        It was spelt in another case or with other accents, or was the same file by its inode; then
+        only if it shows the same picture.
+        """
+        root_id, file = reading.job.root_id, reading.file
+        assert file is not None  # noqa: S101 - as in ``_write_row``
+        record = self._renamed.get(_spelling(root_id, file.relpath))
+        if record is None and file.inode:
+            record = self._renumbered.get((root_id, file.inode))
+        if record is None or record.item_id in (None, reading.known_item):
+            return None
+        moments = {one.time_s: one.content_hash for one in reading.moments or ()}
+        self._changed.append((len(self._files), record.item_id or 0, moments))
+        return record.id
 
     def _keep_words(self, reading: Reading) -> None:
         if reading.description is not None:
@@ -251,6 +325,8 @@ class Filler:
 
     def _clear(self) -> None:
         self._files: list[FileState] = []
+        # Of files with another content than before: place in the list above, item, new moments.
+        self._changed: list[tuple[int, int, dict[float, str]]] = []
         self._descriptions: list[Description] = []
         self._new_items: list[NewItem] = []
         self._hashes: list[str] = []
@@ -259,3 +335,8 @@ class Filler:
     def _is_due(self) -> bool:
         waited = time.monotonic() - self._committed_at
         return len(self._files) + len(self._hashes) >= COMMIT_AFTER_FILES or waited > COMMIT_AFTER_S
+
+
+def _spelling(root_id: int, relpath: str) -> Key:
+    """The same for names that differ in case and in how accents are written only."""
+    return root_id, unicodedata.normalize("NFC", relpath).casefold()

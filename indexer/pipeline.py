@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +22,11 @@ from clipsearch.own_models import keep_model, keep_models, told_change
 from indexer.changes import NOT_READ_MTIME_NS, Plan, plan_changes, same_contents
 from indexer.decoders import DecoderPool
 from indexer.filling import Filler
+from indexer.likeness import Likeness
 from indexer.model import EncoderLoader, StandardLoader, Target, choose_target
 from indexer.reading import EncoderOnDemand, Job, Reader, Reading
 from indexer.reading_ahead import ReadingAhead, backlog
-from indexer.report import Failure, IndexReport
+from indexer.report import Failure, IndexReport, tell_carried
 from indexer.scan import FoundFile, scan
 
 DEFAULT_BATCH_SIZE = 32
@@ -113,6 +113,7 @@ class _Run:
         plans = [self._plan(root) for root in chosen]
         self._note_inodes(plans)
         self._writer.date_all_by_names()
+        carried_before = self._library.carryings.last()
         new = [
             Job(root.path / file.relpath, root.id, file, describe=_has_words(file, plan))
             for root, plan in zip(chosen, plans, strict=True)
@@ -123,6 +124,7 @@ class _Run:
             self._read_all(new, plans, target)
         if not self._report.interrupted:
             self._finish(chosen, plans)
+        tell_carried(self._report, self._library.carryings.all(after=carried_before))
         return self._report
 
     def _read_all(self, new: Sequence[Job], plans: Sequence[Plan], target: Target) -> None:
@@ -188,9 +190,6 @@ class _Run:
             for plan in plans
             for relpath, record in plan.previous.items()
         }
-        gone = Counter(
-            record.item_id for plan in plans for record in plan.gone if record.item_id is not None
-        )
         sidecar_failures = {
             ((plan.root_id, relpath), name): reason
             for plan in plans
@@ -200,10 +199,12 @@ class _Run:
             self._writer.commit,
             self._report,
             previous,
-            gone,
+            [record for plan in plans for record in plan.gone],
             self.batch_size,
             self.on_failure,
             sidecar_failures,
+            Likeness(self._library),
+            self._library.last_item(),
         )
 
     def _fill(self, space: SpaceRecord) -> None:
@@ -276,7 +277,11 @@ class _Run:
 
     def _finish(self, roots: Sequence[RootRecord], plans: Sequence[Plan]) -> None:
         missing = [record.id for plan in plans for record in plan.gone]
-        self._report.gone += sum(record.failure is None for plan in plans for record in plan.gone)
+        self._report.gone += sum(
+            record.failure is None or record.item_id is not None
+            for plan in plans
+            for record in plan.gone
+        )
         self._report.gone -= self._report.moved
         files = [
             row
@@ -299,6 +304,7 @@ class _Run:
                 self._report.known_failures += 1
                 continue
             self._report.failures.append(Failure(root.path / found.relpath, found.reason))
+            self._report.unread += record is not None and record.item_id is not None
             yield FileState(
                 root_id=root.id,
                 relpath=found.relpath,

@@ -26,6 +26,7 @@ class Preview:
     unchanged: int = 0
     gone: int = 0  # some of them may turn out to be moved
     known_failures: int = 0
+    with_words: int = 0  # of those to read: photos that a person said something of
     unreadable: int = 0  # folders and names that cannot even be listed
     read_bytes: int = 0
     formats: dict[str, int] = field(default_factory=dict)  # of what would be read, by ending
@@ -41,6 +42,8 @@ class Preview:
         size = f"{self.read_bytes / 1e6:,.1f} MB"
         endings = ", ".join(f"{count:,} {name}" for name, count in self.formats.items())
         yield f"would read   {self.read:,} files, {size}" + (f": {endings}" if endings else "")
+        if self.with_words:
+            yield f"carried over what you said of up to {self.with_words:,} of them"
         yield f"unchanged    {self.unchanged:,}"
         if self.gone:
             yield f"not there    {self.gone:,} (moved files are recognised when they are read)"
@@ -66,6 +69,14 @@ def preview(
         scanned = scan(root.path, sidecar_text=sidecar_text)
         plan = plan_changes(root.id, scanned, known)
         found.read += len(plan.read)
+        if library is not None:
+            known_items = [
+                record.item_id
+                for file in plan.read
+                if (record := plan.previous.get(file.relpath)) is not None
+                and record.item_id is not None
+            ]
+            found.with_words += library.carryings.said_of(known_items)
         found.read_bytes += sum(file.size for file in plan.read)
         found.unchanged += plan.unchanged
         found.gone += len(plan.gone)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipsearch.library import failure_kind
+from clipsearch.library import Carried, failure_kind, words_said
 
 _REASONS_SHOWN = 5
+_CHANGES_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class IndexReport:
     live_photos: int = 0  # videos that turned out to be the moving half of a photo
     failures: list[Failure] = field(default_factory=list)  # new ones only
     known_failures: int = 0
+    unread: int = 0  # of the failures: what was known of the path is kept
+    carried: int = 0  # changed files that kept what a person had said of them
+    kept: int = 0  # files that were replaced; what had been said stays with the earlier picture
     left: list[Failure] = field(default_factory=list)  # not settled: the next run looks again
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
@@ -54,6 +59,9 @@ class IndexReport:
             "live_photos": self.live_photos,
             "new_failures": len(self.failures),
             "known_failures": self.known_failures,
+            "kept_though_unread": self.unread,
+            "carried_over": self.carried,
+            "kept_with_earlier": self.kept,
             "left_for_next_run": len(self.left),
             "interrupted": self.interrupted,
             "model": self.model,
@@ -66,6 +74,7 @@ class IndexReport:
         counts = (
             (self.added, "added"),
             (self.changed, "changed"),
+            (self.carried, "with what you said of them"),
             (self.moved, "moved"),
             (self.copied, "copies"),
             (self.unchanged, "unchanged"),
@@ -93,6 +102,11 @@ class IndexReport:
         reasons = Counter(failure_kind(failure.reason) for failure in self.left)
         for reason, count in reasons.most_common(_REASONS_SHOWN):
             yield f"  left {count:,}: {reason}"
+        if self.unread:
+            yield f"What is known of {self.unread:,} of them is kept, and found as before"
+        if self.carried:
+            files = "1 changed photo" if self.carried == 1 else f"{self.carried:,} changed photos"
+            yield f"What you said of {files} was carried over: clipsearch carried"
         if self.left:
             yield "What was left is read at the next run: clipsearch index"
         if self.added + self.moved + self.copied and not self.interrupted:
@@ -100,6 +114,28 @@ class IndexReport:
                 'Now search them: clipsearch search "a dog on the beach", '
                 "or in the browser: clipsearch serve"
             )
+
+
+def tell_carried(report: IndexReport, changes: Sequence[Carried]) -> None:
+    """Counts what became of people's words in this run, and names what they should look at."""
+    report.carried = sum(one.state == "carried" for one in changes)
+    report.kept = len(changes) - report.carried
+    doubtful = [one for one in changes if one.state != "carried" or one.is_same is False]
+    for one in doubtful[:_CHANGES_NAMED]:
+        path = shlex.quote(str(one.path))
+        if one.state == "carried":
+            report.notes.append(
+                f"{one.path} shows another picture now: {words_said(one.words)} of the one before "
+                f"went over to it. To take that back: clipsearch carried --take-back {path}"
+            )
+        else:
+            report.notes.append(
+                f"{one.path} is another picture now: {words_said(one.words)} of the one before "
+                f"stay with that. To give them to the new one: clipsearch carried --carry {path}"
+            )
+    if len(doubtful) > _CHANGES_NAMED:
+        more = len(doubtful) - _CHANGES_NAMED
+        report.notes.append(f"{more:,} more photos became other pictures: clipsearch carried")
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -297,7 +296,7 @@ class _Change:
     def _read(self, encoder: Encoder, jobs: Sequence[Job]) -> list[Failure]:
         """Fills some files; returns what could not be read."""
         found = IndexReport()
-        filler = Filler(self._commit, found, {}, Counter(), self.batch_size, lambda _: None)
+        filler = Filler(self._commit, found, {}, (), self.batch_size, lambda _: None)
         filler.encode_with(encoder, self._space.id)
         on_demand = EncoderOnDemand()
         on_demand.provide(lambda: encoder)

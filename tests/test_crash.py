@@ -123,7 +123,14 @@ def prove_recovery(setting: Setting, library: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "place", ["before-commit:1", "before-commit:3", "inside-commit:2", "after-commit:1"]
+    "place",
+    [
+        "before-commit:1",
+        "before-commit:3",
+        "inside-commit:2",
+        "inside-carrying:2",
+        "after-commit:1",
+    ],
 )
 def test_killed_at_a_commit(setting: Setting, tmp_path: Path, place: str) -> None:
     library = tmp_path / "killed.clipsearch"

@@ -169,3 +169,50 @@ def test_other_wishes_are_told_where_to_go(call_cli: Run, arguments: list[str], 
     done = call_cli("roots", *arguments)
     assert done.returncode == 2
     assert told in done.stderr
+
+
+def test_a_folder_that_was_indexed_again_under_its_new_name_becomes_one_with_the_old(
+    call_cli: Run, photos: Path, library_of: Callable[..., None], tmp_path: Path, library_path: Path
+) -> None:
+    library_of(photos)
+    with Library.open(library_path) as library, library.writer() as writer:
+        (said,) = library.tags.items_at(photos / "0" / "3.jpg")
+        (edited,) = library.tags.items_at(photos / "1" / "4.jpg")
+        (unread,) = library.tags.items_at(photos / "2" / "5.jpg")
+        for item, name in ((said, "mine"), (edited, "edited"), (unread, "unread")):
+            writer.tags.add_by_hand([item], name)
+    photos.rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "0" / "9.jpg").rename(tmp_path / "elsewhere" / "0" / "new.jpg")
+    library_of(tmp_path / "elsewhere")
+    with Library.open(library_path) as library, library.writer() as writer:
+        new = library.roots()[1]
+        rows = {file.relpath: file for file in library.files(new.id)}
+        broken = FileState(new.id, "2/5.jpg", 6, 1, 1, None, "it is damaged")
+        other = FileState(new.id, "1/4.jpg", 5, 1, 1, "other")
+        writer.commit(Batch([NewItem("other", 1, 1, "JPEG", 5)], files=[other, broken]))
+        assert rows["0/3.jpg"].item_id == said
+    done = call_cli("roots", "move", photos, tmp_path / "elsewhere", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["merged"] is True
+    with Library.open(library_path) as library:
+        assert [root.path for root in library.roots()] == [tmp_path / "elsewhere"]
+        assert len(library.files(new.id)) == 11, "each known once, also the one that is gone"
+        for path, name in (("0/3.jpg", "mine"), ("1/4.jpg", "edited"), ("2/5.jpg", "unread")):
+            (item,) = library.tags.items_at(tmp_path / "elsewhere" / path)
+            assert name in {tag.name for tag in library.tags.of_items([item])}
+        assert library.check().ok
+
+
+def test_two_folders_with_other_contents_become_one_only_by_force(
+    call_cli: Run, photos: Path, library_of: Callable[..., None], tmp_path: Path
+) -> None:
+    shutil.copytree(photos, tmp_path / "other")
+    for path in (tmp_path / "other").rglob("*.jpg"):
+        path.rename(path.with_name(f"x{path.name}"))
+    library_of(photos, tmp_path / "other")
+    shutil.copytree(photos, tmp_path / "other", dirs_exist_ok=True)
+    done = call_cli("roots", "move", photos, tmp_path / "other")
+    assert done.returncode == LibraryError.exit_code
+    assert "--force" in done.stderr
+    assert call_cli("roots", "move", photos, tmp_path / "other", "--force").returncode == 0
+    assert len(roots(call_cli)) == 1

@@ -127,7 +127,8 @@ def _run(arguments: Namespace) -> int:
     for note in dataset.notes:
         show(f"  {note}")
     print()
-    show("\n".join(lines_of(reports, advice)).rstrip())
+    for line in "\n".join(lines_of(reports, advice)).rstrip().split("\n"):
+        show(line)
     return errors.DONE
 
 

@@ -1,6 +1,7 @@
 """The library: what is known of the photos, kept so that nothing committed is ever lost."""
 
 from clipsearch.library.albums import LINKS, PLAYLIST, Album, AlbumExport
+from clipsearch.library.carrying import CARRIED, KEPT
 from clipsearch.library.concepts import Concept, ConceptPhoto, Concepts
 from clipsearch.library.descriptions import described
 from clipsearch.library.folders import LIBRARY_CACHES, is_library, mark_as_cache
@@ -11,6 +12,7 @@ from clipsearch.library.records import (
     PICTURE,
     VIDEO,
     Batch,
+    Carried,
     CheckReport,
     Counts,
     Description,
@@ -27,10 +29,13 @@ from clipsearch.library.records import (
     Statistics,
     Words,
 )
+from clipsearch.library.said import words_said
 from clipsearch.library.statistics import camera_name, failure_kind
 from clipsearch.library.writing import LibraryWriter
 
 __all__ = [
+    "CARRIED",
+    "KEPT",
     "LIBRARY_CACHES",
     "LINKS",
     "MOMENT",
@@ -41,6 +46,7 @@ __all__ = [
     "AlbumExport",
     "Answered",
     "Batch",
+    "Carried",
     "CheckReport",
     "Concept",
     "ConceptPhoto",
@@ -66,4 +72,5 @@ __all__ = [
     "failure_kind",
     "is_library",
     "mark_as_cache",
+    "words_said",
 ]

@@ -10,13 +10,18 @@ from typing import Any
 from clipsearch.errors import LibraryError, VectorError
 from clipsearch.library.database import Database, driver_of
 from clipsearch.library.records import Problem
+from clipsearch.library.said import OverDriver, said_of
 from clipsearch.library.schema import concept_checksum, embedding_checksum, item_checksum
 from clipsearch.vectors import EmbeddingSpace, from_bytes
 
 _FROM_BACKUP = "cannot be mended: restore a backup, or delete the library and index again"
 # Mends a row that points to a row that is not there, by its table and the table it points to.
 _LOOSE_ENDS = {
-    ("file", "item"): "UPDATE file SET item_id = NULL WHERE id = ?",  # it is read again
+    # It is read again.
+    ("file", "item"): "UPDATE file SET item_id = NULL, mtime_ns = -1 WHERE id = ?",
+    ("file", "file"): "UPDATE file SET moved_to = NULL WHERE id = ?",
+    ("carried", "file"): "DELETE FROM carried WHERE id = ?",
+    ("carried", "item"): "DELETE FROM carried WHERE id = ?",
     ("file", "root"): "DELETE FROM file WHERE id = ?",
     ("embedding", "item"): "DELETE FROM embedding WHERE id = ?",
     ("embedding", "space"): "DELETE FROM embedding WHERE id = ?",
@@ -115,9 +120,27 @@ def _items(connection: sqlite3.Connection) -> Iterator[_Finding]:
     for identity, *fields, checksum in rows:
         if item_checksum(*fields) != checksum:
             what = "its checksum does not fit: the row was damaged on the disk"
-            # Without its file rows the next index run reads and embeds those files again.
-            statements = ("DELETE FROM file WHERE item_id = ?", "DELETE FROM item WHERE id = ?")
+            # The next index run reads and embeds its files again.
+            statements: tuple[str, ...] = (
+                "DELETE FROM file WHERE item_id = ?",
+                "DELETE FROM item WHERE id = ?",
+            )
+            if said_of(OverDriver(connection), identity):
+                statements = _emptied(identity)  # and gives the new item what this one holds
             yield _Finding(f"item {identity}", what, identity, statements)
+
+
+def _emptied(item: int) -> tuple[str, ...]:
+    """Makes a damaged item one of an unknown content: what a person said of it has to stay."""
+    fields = (f"damaged-{item}", 0, 0, "", 0, None, "{}", "picture", None, None)
+    return (
+        "DELETE FROM embedding WHERE item_id = ?",
+        "DELETE FROM item WHERE parent_id = ?",
+        f"""UPDATE item SET hash = '{fields[0]}', width = 0, height = 0, format = '', bytes = 0,
+            taken_at = NULL, metadata = '{{}}', kind = 'picture', parent_id = NULL, time_s = NULL,
+            checksum = {item_checksum(*fields)} WHERE id = ?""",  # noqa: S608 - our own numbers
+        "UPDATE file SET mtime_ns = -1 WHERE item_id = ?",
+    )
 
 
 def _embeddings(connection: sqlite3.Connection) -> Iterator[_Finding]:

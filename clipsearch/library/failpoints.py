@@ -13,6 +13,7 @@ VARIABLE = "CLIPSEARCH_FAILPOINT"
 NAMES = (
     "before-commit",
     "inside-commit",
+    "inside-carrying",
     "after-commit",
     "cache-half-written",
     "cache-before-manifest",

@@ -17,6 +17,7 @@ import numpy as np
 
 from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, StorageError, VectorError
 from clipsearch.library.albums import Albums
+from clipsearch.library.carrying import Carryings
 from clipsearch.library.checking import check_library
 from clipsearch.library.concepts import Concepts
 from clipsearch.library.database import Database
@@ -26,6 +27,7 @@ from clipsearch.library.folders import README, README_BEGIN
 from clipsearch.library.lock import writer_lock
 from clipsearch.library.opinions import Opinions
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
+from clipsearch.library.reachable import places_of_items
 from clipsearch.library.records import (
     CheckReport,
     Counts,
@@ -66,6 +68,7 @@ class Library:
     def __init__(self, path: Path, database: Database) -> None:
         self.path = path
         self.albums = Albums(database)
+        self.carryings = Carryings(database)
         self.concepts = Concepts(database)
         self.opinions = Opinions(database)
         self.models = Spaces(database)
@@ -145,7 +148,11 @@ class Library:
                 count(*) FILTER (WHERE failure IS NOT NULL AND missing_since IS NULL),
                 (SELECT count(*) FROM embedding JOIN space ON space.id = space_id WHERE active),
                 (SELECT count(DISTINCT item_id) FROM file JOIN item ON item.id = item_id
-                    WHERE kind = 'video' AND missing_since IS NULL)
+                    WHERE kind = 'video' AND missing_since IS NULL),
+                count(*) FILTER (WHERE failure IS NOT NULL AND item_id IS NOT NULL
+                    AND missing_since IS NULL),
+                (SELECT count(DISTINCT file_id) FROM carried
+                    WHERE state = 'carried' AND words <> '[]')
             FROM file"""
         )[0]
         counts = Counts(*row)
@@ -336,26 +343,30 @@ class Library:
         return {row[0] for row in rows}
 
     def paths(self, ids: Sequence[int]) -> dict[int, list[Path]]:
-        """The files that are there of each item, sorted; items without any are left out."""
+        """The files of each item that were there, those that can be opened now first.
+
+        Of each kind they are sorted; items without any are left out.
+        """
         rows = self._rows(
             # Not through present_file, which would be walked as a whole for a few items.
-            """SELECT item.id, path, relpath FROM item
+            """SELECT item.id, path, relpath, failure IS NOT NULL FROM item
             JOIN file ON file.item_id = coalesce(item.parent_id, item.id)
             JOIN root ON root.id = root_id
             WHERE item.id IN (SELECT value FROM json_each(:ids))
             AND missing_since IS NULL AND item.kind <> 'video'""",
             ids=_as_json(ids),
         )
-        found: dict[int, list[Path]] = {}
-        for item, root, relpath in rows:
-            found.setdefault(item, []).append(_joined(root, relpath))
-        return {item: sorted(paths) for item, paths in found.items()}
+        return places_of_items(rows)
 
     def looks(self, item: int) -> dict[Path, tuple[int, int, int]]:
-        """Size, time in ns and inode with which each file of an item was read last."""
+        """Size, time in ns and inode with which each file of an item was read last.
+
+        Without those that could not be read since: what lies there is not the item's content.
+        """
         rows = self._rows(
             """SELECT path, relpath, size, mtime_ns, inode FROM file JOIN root ON root.id = root_id
-            WHERE item_id = (SELECT coalesce(parent_id, id) FROM item WHERE id = :item)""",
+            WHERE failure IS NULL
+            AND item_id = (SELECT coalesce(parent_id, id) FROM item WHERE id = :item)""",
             item=item,
         )
         return {_joined(root, relpath): tuple(look) for root, relpath, *look in rows}
@@ -383,6 +394,10 @@ class Library:
                 if item is not None:
                     return int(item)
         return None
+
+    def last_item(self) -> int:
+        """The greatest id of an item; those that come later are greater."""
+        return int(self._scalar("SELECT coalesce(max(id), 0) FROM item"))
 
     def present_items(self) -> Ids:
         """The pictures and moments that have at least one file that is there, ascending."""

@@ -20,7 +20,7 @@ class RootRecord:
 
 
 class FileRecord(NamedTuple):  # not a dataclass: there may be 100,000, and this costs a third
-    """One path below a root. It has an item, or a failure, or had one and is missing."""
+    """One path below a root. It has an item or a failure, or both: read before, and not now."""
 
     id: int
     root_id: int
@@ -93,11 +93,13 @@ class Counts:
     """How much a library holds."""
 
     items: int  # pictures and moments of videos with at least one file that is there
-    files: int  # files that are there and readable
+    files: int  # files that are there and known, also where they cannot be read now
     missing: int  # files that were there and are not now
     failures: int  # files that could not be read, sidecars among them
     embedded: int  # vectors in the active space
     videos: int = 0  # videos with at least one file that is there
+    unread: int = 0  # of the failures: known from before, so that they are found all the same
+    carried: int = 0  # files with another content than before that have what was said of it
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,12 @@ class SidecarState:
 
 @dataclass(frozen=True)
 class FileState:
-    """A file as it was just read: its content's hash, or why it has none."""
+    """A file as it was just read: its content's hash, or why it could not be read.
+
+    One that could not be read keeps the item that its path had. ``is_same`` says whether its
+    picture is the one that the path had before, edited, as far as that was compared;
+    ``moved_from`` is the row of the file that was renamed to it.
+    """
 
     root_id: int
     relpath: str
@@ -177,6 +184,8 @@ class FileState:
     failure: str | None = None
     sidecars: str = ""  # names, sizes and times of its sidecars, or "" if it has none
     beside: tuple[SidecarState, ...] | None = None  # most specific first; None: they were not read
+    is_same: bool | None = None
+    moved_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -197,14 +206,39 @@ class Batch:
     missing: list[int] = field(default_factory=list)  # ids of files that are gone
     descriptions: list[Description] = field(default_factory=list)  # of known or new items
     inodes: dict[int, int] = field(default_factory=dict)  # file id: the number it has now
+    leaving: frozenset[int] = frozenset()  # ids of files that this run will find missing
+    last_known: int | None = None  # greatest id of an item before the run; None: before the batch
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A path whose content became another one, and what a person had said of it before.
+
+    ``state`` is "carried": the new content has it; or "kept": it stays with the old one, which has
+    no file now. ``is_same`` says whether both show the same picture, None if it is not known.
+    """
+
+    id: int
+    path: Path
+    from_item: int
+    to_item: int
+    carried_at: str  # ISO 8601, UTC
+    is_same: bool | None
+    state: str
+    words: dict[str, int]  # how many of each kind: tags, captions, answers, thumbs ...
 
 
 @dataclass(frozen=True)
 class ForgetReport:
-    """What was removed from the library; nothing was removed from the disk."""
+    """What was removed from the library; nothing was removed from the disk.
+
+    ``kept_for`` are paths that were not named and wait, missing or unreadable, for what the library
+    knows of the same contents: it stays for them.
+    """
 
     files: int
     items: int
+    kept_for: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsearch.errors import LibraryError, NotInLibraryError
+from clipsearch.library.carrying import Replaced, follow_change
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import RootRecord
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+_NEARLY_ALL = 0.8  # of a root's files: others may have been removed or changed since
 
 
 def all_roots(connection: Connection) -> list[RootRecord]:
@@ -40,11 +44,14 @@ def insert_root(connection: Connection, path: Path, added_at: str) -> RootRecord
     return new
 
 
-def repoint_root(connection: Connection, library: Path, old: Path, new: Path) -> RootRecord:
+def repoint_root(
+    connection: Connection, library: Path, old: Path, new: Path, *, force: bool
+) -> RootRecord:
     """Says that a root lies elsewhere now; its files and all they point to stay as they are.
 
-    NotInLibraryError if ``old`` is no root; LibraryError if ``new`` lies in another root or
-    contains one.
+    If ``new`` is a root, too, and holds the same contents, or with ``force``, the two become one:
+    see ``_merge``. NotInLibraryError if ``old`` is no root; LibraryError if ``new`` overlaps with
+    another root otherwise.
     """
     known = all_roots(connection)
     wanted = spellings(old)
@@ -57,10 +64,14 @@ def repoint_root(connection: Connection, library: Path, old: Path, new: Path) ->
     for root in known:
         if root.id == moved.id:
             continue
+        if root.path == new and (force or _hold_the_same(connection, moved, root)):
+            _merge(connection, moved, root)
+            return root
         if relative_to(new, root.path) is not None or relative_to(root.path, new) is not None:
+            hint = "; or make both one: --force" if root.path == new else ""
             raise LibraryError(
                 reason=f"{new} and {root.path}, which is a folder of the library too, would hold "
-                f"the same files. Forget one of them first: clipsearch forget {root.path}"
+                f"the same files. Forget one of them first: clipsearch forget {root.path}{hint}"
             )
     connection.exec_driver_sql(
         "UPDATE root SET path = ? WHERE id = ?", (to_column(str(new)), moved.id)
@@ -75,6 +86,51 @@ def set_inodes(connection: Connection, inodes: Mapping[int, int]) -> None:
             "UPDATE file SET inode = ? WHERE id = ?",
             [(inode, identity) for identity, inode in inodes.items()],
         )
+
+
+def _hold_the_same(connection: Connection, old: RootRecord, new: RootRecord) -> bool:
+    """True if nearly all that one root held lies in the other, by name and content."""
+    known, shared = connection.exec_driver_sql(
+        """SELECT count(*), count(after.id) FROM file AS before LEFT JOIN file AS after
+        ON after.root_id = ? AND after.relpath = before.relpath AND after.item_id = before.item_id
+        WHERE before.root_id = ? AND before.item_id IS NOT NULL""",
+        (new.id, old.id),
+    ).one()
+    return bool(shared) and shared >= _NEARLY_ALL * known
+
+
+def _merge(connection: Connection, old: RootRecord, new: RootRecord) -> None:
+    """Hands the files of one root to another that is the same folder.
+
+    Of files that both have, the row of ``new`` stays. Where its content is another one than ``old``
+    knew, the file was changed in between: what a person said of it follows.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    rows = connection.exec_driver_sql(
+        """SELECT before.id, before.item_id, after.id, after.item_id
+        FROM file AS before LEFT JOIN file AS after
+        ON after.relpath = before.relpath AND after.root_id = ?
+        WHERE before.root_id = ?""",
+        (new.id, old.id),
+    ).fetchall()
+    for before, before_item, after, after_item in rows:
+        if after is None:
+            connection.exec_driver_sql("UPDATE file SET root_id = ? WHERE id = ?", (new.id, before))
+            continue
+        for statement in (
+            "UPDATE file SET moved_to = :after WHERE moved_to = :before AND id <> :after",
+            "UPDATE carried SET file_id = :after WHERE file_id = :before",
+            "DELETE FROM file WHERE id = :before",
+        ):
+            connection.exec_driver_sql(statement, {"before": before, "after": after})
+        if after_item is None:
+            connection.exec_driver_sql(
+                "UPDATE file SET item_id = ? WHERE id = ?", (before_item, after)
+            )
+        elif before_item not in (None, after_item):
+            change = Replaced(after, before_item, after_item, is_same=None, was_known=False)
+            follow_change(connection, change, (), now)
+    connection.exec_driver_sql("DELETE FROM root WHERE id = ?", (old.id,))
 
 
 def _move_files(connection: Connection, old: RootRecord, new: RootRecord, below: str) -> None:

@@ -189,6 +189,25 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE own_words (
             item_id INTEGER PRIMARY KEY REFERENCES item ON DELETE CASCADE,
             said TEXT NOT NULL)""",
+        # Where a file went that was seen to be renamed: such a row waits for nothing.
+        "ALTER TABLE file ADD COLUMN moved_to INTEGER REFERENCES file ON DELETE SET NULL",
+        "CREATE INDEX file_moved ON file (moved_to) WHERE moved_to IS NOT NULL",
+        # Each content that another one replaced under the same path, and what a person had said
+        # of it: as it was given to the new one, in JSON, so that it can be taken back.
+        """CREATE TABLE carried (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            file_id INTEGER NOT NULL REFERENCES file ON DELETE CASCADE,
+            from_item INTEGER NOT NULL REFERENCES item ON DELETE CASCADE,
+            to_item INTEGER NOT NULL REFERENCES item ON DELETE CASCADE,
+            carried_at TEXT NOT NULL,
+            is_same INTEGER,
+            was_known INTEGER NOT NULL,
+            was_moved INTEGER NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('carried', 'kept', 'settled')),
+            words TEXT NOT NULL)""",
+        "CREATE INDEX carried_file ON carried (file_id)",
+        "CREATE INDEX carried_from ON carried (from_item)",
+        "CREATE INDEX carried_to ON carried (to_item)",
     ),
 )
 VERSION = len(MIGRATIONS)

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipsearch.errors import NotInLibraryError, StorageError, VectorError
+from clipsearch.errors import StorageError, VectorError
+from clipsearch.library.carrying import carry_on, follow_files, known_rows, take_back
 from clipsearch.library.database import Database
 from clipsearch.library.descriptions import (
     describe_items,
@@ -18,17 +19,19 @@ from clipsearch.library.descriptions import (
     unite_words,
 )
 from clipsearch.library.failpoints import failpoint
+from clipsearch.library.forgetting import forget_path
 from clipsearch.library.name_dating import date_all_by_names, date_by_names
-from clipsearch.library.paths import from_column, relative_to, spellings, to_column
+from clipsearch.library.paths import to_column
 from clipsearch.library.records import (
     Batch,
+    Carried,
     FileState,
     ForgetReport,
     NewItem,
     RootRecord,
     SpaceRecord,
 )
-from clipsearch.library.roots import all_roots, covering_root, insert_root, repoint_root, set_inodes
+from clipsearch.library.roots import covering_root, insert_root, repoint_root, set_inodes
 from clipsearch.library.schema import embedding_checksum, item_checksum
 from clipsearch.library.spaces import activate, drop, keep_parts, name_of, plan_switch
 from clipsearch.library.tag_writing import TagWriter
@@ -61,15 +64,16 @@ class LibraryWriter:
                 _next_revision(connection)
             return root
 
-    def move_root(self, old: Path, new: Path) -> RootRecord:
+    def move_root(self, old: Path, new: Path, *, force: bool = False) -> RootRecord:
         """Says that a root lies elsewhere now; its files keep their items, vectors and tags.
 
-        ``old`` need not exist any more. NotInLibraryError if it is no root of the library,
-        LibraryError if ``new`` overlaps with another one.
+        ``old`` need not exist any more. A ``new`` that is a root already and holds the same
+        contents becomes one with it, with ``force`` whatever it holds. NotInLibraryError if ``old``
+        is no root of the library, LibraryError if ``new`` overlaps with one otherwise.
         """
         new = expand_user(new).resolve()
         with self._database.writing() as connection:
-            root = repoint_root(connection, self._path, old, new)
+            root = repoint_root(connection, self._path, old, new, force=force)
             _next_revision(connection)
             return root
 
@@ -156,13 +160,19 @@ class LibraryWriter:
         """
         failpoint("before-commit")
         with self._database.writing() as connection:
+            last_known = batch.last_known
+            if last_known is None:
+                last_known = _scalar(connection, "SELECT coalesce(max(id), 0) FROM item")
             _insert_items(connection, batch.new_items)
             describe_items(connection, batch.descriptions)
             if batch.vectors is not None:
                 _insert_vectors(connection, *batch.vectors)
             failpoint("inside-commit")
             touched = items_of(connection, batch.files, batch.missing)
+            before = known_rows(connection, batch.files)
             _upsert_files(connection, batch.files)
+            failpoint("inside-carrying")
+            follow_files(connection, batch.files, before, last_known, batch.leaving, _now())
             keep_sidecars(connection, batch.files)
             touched |= items_of(connection, batch.files, ())
             set_inodes(connection, batch.inodes)
@@ -189,32 +199,28 @@ class LibraryWriter:
     def forget(self, path: Path) -> ForgetReport:
         """Removes a file, a folder, or whole roots from the library, and their thumbnails.
 
-        An item goes, with its vectors, tags and captions, unless another of its files is there.
-        NotInLibraryError if nothing of the path is known. Nothing on the disk but thumbnails and
-        the search index, both caches, is touched.
+        An item goes, with its vectors, tags and captions, unless another path holds it, and so do
+        earlier contents of the path. NotInLibraryError if nothing of the path is known. Nothing on
+        the disk but thumbnails and the search index, both caches, is touched.
         """
         with self._database.writing() as connection:
-            roots, files = _known_at(connection, path)
-            if not roots and not files:
-                raise NotInLibraryError(
-                    what=path,
-                    path=self._path,
-                    advice="See what it holds: clipsearch info",
-                )
-            items = _delete_files(connection, files)
-            connection.exec_driver_sql(
-                "DELETE FROM root WHERE id IN (SELECT value FROM json_each(?))",
-                (json.dumps(roots),),
-            )
-            # Contents that no file has any more since their photos were edited.
-            connection.exec_driver_sql(
-                "DELETE FROM item WHERE parent_id IS NULL AND id NOT IN "
-                "(SELECT item_id FROM file WHERE item_id IS NOT NULL)"
-            )
+            report = forget_path(connection, self._path, path)
             _next_revision(connection)
             # Before the commit: a crash must not leave pictures behind that were forgotten.
             self._remove_caches({row[0] for row in _all(connection, "SELECT hash FROM item")})
-        return ForgetReport(files=len(files), items=items)
+        return report
+
+    def take_back(self, carried: Carried) -> None:
+        """Has what a person said of a photo back with the picture that it was before."""
+        with self._database.writing() as connection:
+            take_back(connection, carried.id)
+            _next_revision(connection)
+
+    def carry_on(self, carried: Carried) -> None:
+        """Gives what was kept with an earlier picture to the one that its path has now."""
+        with self._database.writing() as connection:
+            carry_on(connection, carried.id, _now())
+            _next_revision(connection)
 
     def _remove_caches(self, kept: set[str]) -> None:
         """Removes all pictures but those of the ``kept`` contents, and the search index."""
@@ -248,7 +254,8 @@ def _items_of(connection: Connection, batch: Batch) -> list[int]:
 
 def _only_beside(connection: Connection, batch: Batch) -> str | None:
     """The space that is not searched whose vectors are all that a batch holds, or None."""
-    if batch.vectors is None or batch != Batch(vectors=batch.vectors):
+    alone = Batch(vectors=batch.vectors, leaving=batch.leaving, last_known=batch.last_known)
+    if batch.vectors is None or batch != alone:
         return None
     space_id = batch.vectors[0]
     active = _scalar(connection, "SELECT active FROM space WHERE id = ?", space_id)
@@ -318,8 +325,10 @@ def _upsert_files(connection: Connection, files: list[FileState]) -> None:
         VALUES (?, ?, ?, ?, ?, (SELECT id FROM item WHERE hash = ?), ?, ?, ?)
         ON CONFLICT (root_id, relpath) DO UPDATE SET
             size = excluded.size, mtime_ns = excluded.mtime_ns, inode = excluded.inode,
-            item_id = excluded.item_id, failure = excluded.failure, sidecars = excluded.sidecars,
-            changed_at = excluded.changed_at, missing_since = NULL""",
+            item_id = CASE WHEN excluded.failure IS NULL
+                THEN excluded.item_id ELSE file.item_id END,
+            failure = excluded.failure, sidecars = excluded.sidecars,
+            changed_at = excluded.changed_at, missing_since = NULL, moved_to = NULL""",
         [
             (
                 file.root_id,
@@ -335,52 +344,13 @@ def _upsert_files(connection: Connection, files: list[FileState]) -> None:
             for file in files
         ],
     )
-
-
-def _known_at(connection: Connection, path: Path) -> tuple[list[int], list[int]]:
-    """The roots in a folder, and the ids of the file rows at or below a path."""
-    for wanted in spellings(path):
-        roots: list[int] = []
-        files: list[int] = []
-        for root in all_roots(connection):
-            rows = _all(connection, "SELECT id, relpath FROM file WHERE root_id = ?", root.id)
-            if relative_to(root.path, wanted) is not None:
-                roots.append(root.id)
-                files += [row[0] for row in rows]
-            elif relpath := relative_to(wanted, root.path):
-                files += [row[0] for row in rows if _is_at(from_column(row[1]), relpath)]
-        if roots or files:
-            return roots, files
-    return [], []
-
-
-def _is_at(relpath: str, wanted: str) -> bool:
-    return relpath == wanted or relpath.startswith(wanted + "/")
-
-
-def _delete_files(connection: Connection, files: list[int]) -> int:
-    """Deletes file rows and the items of which no file is there now; returns how many items."""
-    items = _all(
-        connection,
-        """SELECT DISTINCT item_id FROM file WHERE item_id IS NOT NULL
-        AND id IN (SELECT value FROM json_each(?))""",
-        json.dumps(files),
-    )
-    connection.exec_driver_sql(
-        "DELETE FROM file WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(files),)
-    )
-    unite_words(connection, [row[0] for row in items])  # the words beside other copies stay
-    gone = _all(
-        connection,
-        """SELECT value FROM json_each(?) WHERE value NOT IN (
-            SELECT item_id FROM file WHERE item_id IS NOT NULL AND missing_since IS NULL)""",
-        json.dumps([row[0] for row in items]),
-    )
-    # Rows of files that had the picture before they were moved or removed hold it no longer.
-    for statement in ("DELETE FROM file WHERE item_id = ?", "DELETE FROM item WHERE id = ?"):
-        if gone:
-            connection.exec_driver_sql(statement, [tuple(row) for row in gone])
-    return len(gone)
+    for file in files:
+        if file.moved_from is not None:
+            connection.exec_driver_sql(
+                """UPDATE file SET moved_to = (SELECT id FROM file AS new
+                    WHERE new.root_id = ? AND new.relpath = ?) WHERE id = ?""",
+                (file.root_id, to_column(file.relpath), file.moved_from),
+            )
 
 
 def _all(connection: Connection, statement: str, *values: Any) -> list[Any]:
