@@ -21,9 +21,9 @@ from indexer.decoder_process import thumbnail_path
 _SIDE = 12  # of the grey squares that are compared whole, in all eight ways to turn and mirror
 _LONG_SIDE = 24  # of the picture in which a part is looked for
 _PARTS = tuple(step / 25 for step in range(13, 26))  # shares of its long side that a part may have
-# Of pairs of different photos one in a hundred correlates by more than 0.64 and 0.76; photos that
-# were turned, toned, framed, or cropped to a half, at the twentieth part by 0.82 and 0.80.
+# Where edited photos and pairs of different ones part: benchmarks/likeness.py.
 _LEAST_WHOLE, _LEAST_PART = 0.75, 0.8
+_NOTHING = 0.2  # grey levels of deviation that mean nothing
 _DRAFT_SIDE = 96
 _SAMPLE = 200  # pictures, for how far apart those of this library are
 _ENOUGH = 20  # of them
@@ -154,4 +154,4 @@ def _is_part(part: Image.Image, whole: Image.Image) -> bool:
 
 def _standard(grey: Grey) -> Grey:
     """With a mean of 0 and a deviation of 1; of an even surface, zeros."""
-    return np.asarray((grey - grey.mean()) / (grey.std() + 1.0), dtype=np.float32)
+    return np.asarray((grey - grey.mean()) / (grey.std() + _NOTHING), dtype=np.float32)
