@@ -11,6 +11,7 @@ from clipsearch import errors
 from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, say
 from clipsearch.config import resolve
 from clipsearch.errors import FillRunningError, LibraryError, ModelChangeError, UsageError
+from clipsearch.model_names import unmarked
 from clipsearch.sizes import shown_bytes
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _list(arguments: Namespace) -> int:
             print(f"In {path}:")
         for model in held:
             fill = state if model.state == NEXT else None
-            used = model.address == EMBEDDED and model.state == IN_USE
+            used = unmarked(model.address)[0] == EMBEDDED and model.state == IN_USE
             outdated = used and model.space != embedded_space().id
             if arguments.json:
                 told = {**asdict(model), "fill": asdict(fill) if fill else None}
