@@ -17,6 +17,7 @@ from clipsearch.vectors import EmbeddingSpace
 
 Notify = Callable[[str], None]
 _LEAST_DIGITS = 4  # of the id of a space
+_others: set[tuple[str, str, int, int]] = set()  # weights that were found to be of another space
 
 
 def known_model(library: Library, name: str, notify: Notify | None = None) -> SpaceRecord | None:
@@ -88,9 +89,15 @@ def keep_models(library: Library, notify: Notify | None = None) -> None:
             continue
         try:
             model = read_local_model(folder_of(one.origin), one.address)
+            found = model.weights.stat()
+            looked_at = (one.id, str(model.weights), found.st_mtime_ns, found.st_size)
+            if looked_at in _others:  # watch looks often, and reading weights takes a while
+                continue
             if model.space() == one.space:
                 store.take(model, one.space)
                 library.describe_itself()
+            else:
+                _others.add(looked_at)
         except StorageError as error:
             if notify is not None:
                 notify(f"The library could not keep a copy of its model: {error}")

@@ -18,6 +18,7 @@ from clipsearch.command import (
 )
 from clipsearch.config import resolve
 from clipsearch.errors import FillRunningError, LibraryError, ModelChangeError, UsageError
+from clipsearch.model_names import unmarked
 from clipsearch.sizes import shown_bytes
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _list(arguments: Namespace) -> int:
             show(f"In {path}:")
         for model in held:
             fill = state if model.state == NEXT else None
-            used = model.address == EMBEDDED and model.state == IN_USE
+            used = unmarked(model.address)[0] == EMBEDDED and model.state == IN_USE
             outdated = used and model.space != embedded_space().id
             if arguments.json:
                 told = {**asdict(model), "fill": asdict(fill) if fill else None}
