@@ -100,6 +100,15 @@ def stamped(photo: Image.Image, text: str) -> Image.Image:
     return copy
 
 
+def lettered(text: str) -> Image.Image:
+    """Red letters on a ground that is just as light."""
+    image = Image.new("RGB", (500, 300), (0, 130, 0))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((20, 200, 480, 280), fill="white")
+    draw.text((40, 60), text, (255, 0, 0), ImageFont.load_default(40))
+    return image
+
+
 def given(path: Path) -> dict[str, object]:
     return {"hash": hash_file(path), "paths": [str(path)]}
 
@@ -127,6 +136,8 @@ def test_what_is_more_or_less_than_the_same_picture_is_not_the_same(
         "blank too.png": (Image.new("RGB", (600, 800), "#fefefe"), {}),
         "logo.png": (logo, {}),
         "other logo.png": (other_logo, {}),
+        "red words.png": (lettered("see you at 8"), {}),
+        "other red words.jpg": (lettered("see you at 9"), {"quality": 80}),
         "stamped.png": (stamped(cat, "2019 05 01"), {}),
         "stamped otherwise.jpg": (stamped(cat, "2019 05 02"), {"quality": 80}),
     }
@@ -145,6 +156,7 @@ def test_what_is_more_or_less_than_the_same_picture_is_not_the_same(
         ("blank.png", "blank too.png"),
         ("logo.png", "other logo.png"),
         ("cat.png", "stamped.png"),
+        ("red words.png", "other red words.jpg"),
         ("stamped.png", "stamped otherwise.jpg"),
     ):
         assert seen(one, other) == "other", (one, other)

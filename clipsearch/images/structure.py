@@ -60,6 +60,7 @@ class Agreement:
     verdict: Verdict
     left: float
     is_exact: bool  # not one grey level differs, at the same size
+    box: Box | None = None  # the part of the larger one that the smaller one shows, if not all
 
     @property
     def is_plainly_other(self) -> bool:
@@ -80,17 +81,29 @@ def compare(one: Image.Image, other: Image.Image) -> Agreement:
         return Agreement("same", 0.0, is_exact=True)
     if min(small.size) < _LEAST_SIDE:
         return Agreement("unresolved", 0.0, is_exact=False)
+    box: Box | None = None
     left, everywhere = _left(large, small, None)
     if left > _MOST_LEFT or everywhere > _MOST_LEFT_EVERYWHERE:
         # Perhaps an edge was cut off, or it was resized from another corner.
-        left, everywhere = _left(large, small, _shown_by(large, small))
+        box = _shown_by(large, small)
+        left, everywhere = _left(large, small, box)
         if left > _MOST_LEFT or everywhere > _MOST_LEFT_ALIGNED:
             return Agreement("other", left, is_exact=False)
     halved = (small.width // 2, small.height // 2)
     is_lost = _loses_text(large, small.size)
     is_damaged = everywhere > _DAMAGED and _loses_text(small, halved)
     verdict: Verdict = "unresolved" if is_lost or is_damaged else "same"
-    return Agreement(verdict, left, is_exact=False)
+    return Agreement(verdict, left, False, box)
+
+
+def differs_in_colour(one: Image.Image, other: Image.Image, box: Box | None) -> bool:
+    """Whether one channel of colour differs in a place, such as by letters as light as their ground.
+
+    ``box`` as in ``Agreement``, for channels of any size. Channels too small to tell do not differ.
+    """
+    is_larger = one.width * one.height >= other.width * other.height
+    large, small = (one, other) if is_larger else (other, one)
+    return min(small.size) >= _LEAST_SIDE and _left(large, small, box)[0] > _MOST_LEFT
 
 
 def shows_nothing(grey: Image.Image) -> bool:
