@@ -31,7 +31,7 @@ _RINGING = 2  # cells: compressed with loss, an edge is felt in its whole block 
 _OCTAVES = 4  # sizes of what may differ: from a comma to a headline
 _STRUCTURE = 100.0  # variance in a place from which on it shows something, squared grey levels
 _ROUNDING = 16.0  # squared grey levels that mean nothing
-_LEAST_RELATIVE, _USUAL_RELATIVE, _LOSSY = 0.01, 0.02, 0.003
+_LEAST_RELATIVE, _USUAL_RELATIVE = 0.01, 0.02
 _MOST_GAIN = 0.4  # of the contrast of one place
 _LEAST_SIDE = 24  # pixels, for a picture to be compared at all
 _REACH = 2  # pixels: the filter is 5 x 5
@@ -97,7 +97,7 @@ def compare(one: Image.Image, other: Image.Image) -> Agreement:
 
 
 def differs_in_colour(one: Image.Image, other: Image.Image, box: Box | None) -> bool:
-    """Whether one channel of colour differs in a place, such as by letters as light as their ground.
+    """Whether a channel of colour differs in a place, such as by letters as light as their ground.
 
     ``box`` as in ``Agreement``, for channels of any size. Channels too small to tell do not differ.
     """
@@ -179,9 +179,12 @@ def _places(rest: Floats, expected: Floats) -> tuple[float, float]:
     noise = float(np.median(left[structure <= np.median(structure)]))
     shown = structure > _STRUCTURE
     enough = int(shown.sum()) > 30
-    relative = float(np.median(left[shown] / structure[shown])) if enough else _USUAL_RELATIVE
-    # Between two that were never compressed, every grey level that differs means something.
-    lossy = min(1.0, max(relative / _LOSSY, noise))
+    relative = _USUAL_RELATIVE
+    if enough:  # by the stronger half: of faint lines, noise is a large share
+        shown &= structure >= np.median(structure[shown])
+        relative = float(np.median(np.maximum(left[shown] - noise, 0) / structure[shown]))
+    # Between two that were never compressed or resized, every level that differs means something.
+    lossy = min(1.0, float(np.median(left[shown])) if enough else 1.0)
     floor = _ROUNDING * (0.25 + 0.75 * lossy)
     share = max(relative, _LEAST_RELATIVE * lossy)
     usual = 2 * noise + floor + _greatest_around(structure, _RINGING) * share
