@@ -59,15 +59,14 @@ def test_one_digit_or_all_words_make_another_page(changed: dict[str, object], fu
 
 
 def test_versions_of_a_page_are_one_page() -> None:
-    original = page(width=1240)
+    original = page(width=1000)
     for version in (
         saved(original, format="JPEG", quality=30),
-        saved(original, format="WEBP", quality=60),
         saved(resized(original, 0.75), format="JPEG", quality=60),
         saved(resized(original, 0.5), format="JPEG", quality=80),
         saved(resized(original, 1.5), format="JPEG", quality=70),
         ImageEnhance.Brightness(original).enhance(0.85),
-        saved(original.crop((4, 5, 1236, 1731)), format="JPEG", quality=85),
+        saved(original.crop((4, 5, 996, 1396)), format="JPEG", quality=85),
     ):
         assert verdict(original, version) == "same"
         assert verdict(version, original) == "same"

@@ -20,7 +20,7 @@ Grey = NDArray[np.uint8]  # (h, w)
 Floats = NDArray[np.float32]
 
 # Measured by benchmarks/dupes.py words.
-_MOST_LEFT = 2.9  # of what is left in the worst place, in units of what is usual
+_MOST_LEFT = 3.15  # of what is left in the worst place, in units of what is usual
 _MOST_LEFT_EVERYWHERE, _MOST_LEFT_ALIGNED = (
     0.3,
     0.15,
@@ -35,8 +35,9 @@ _LEAST_RELATIVE, _USUAL_RELATIVE = 0.01, 0.02
 _MOST_GAIN = 0.4  # of the contrast of one place
 _LEAST_SIDE = 24  # pixels, for a picture to be compared at all
 _REACH = 2  # pixels: the filter is 5 x 5
-_MOST_SAMPLES = 20_000
+_MOST_SAMPLES = 8_000
 _MOST_CUT = 0.015  # of a side: what a version may lack at an edge
+_TINY, _MUCH_LARGER = 160, 3  # pixels; such a thumbnail shows no words of such a picture
 _MOST_STEPS = 20  # of registration at each size
 _LEVELS = np.arange(256)
 _SMOOTHING = np.exp(-0.5 * (np.arange(-24, 25) / 6.0) ** 2)
@@ -44,7 +45,7 @@ _LEAST_ENLARGED = 1.15  # times the smaller one's width
 _SHARPNESS = 0.62  # share of what is lost: 95 of 100 originals lose 0.84, enlargements up to 0.52
 # Text that the smaller picture does not resolve, by what is lost within what becomes one pixel.
 _LOST = 15.0**2  # variance, squared grey levels
-_LOST_SHARE = 0.5  # of all variance in a place: strokes are thinner than about a pixel
+_LOST_SHARE = 0.47  # of all variance in a place: strokes are thinner than about a pixel
 _LOST_PIXELS = 0.3  # share of a place's pixels: less is a line, or an edge
 _EVEN = 10  # grey levels from the ground
 _EVEN_SHARE, _LINES = 0.35, 4  # of so many places so much is ground: lines of text
@@ -90,7 +91,8 @@ def compare(one: Image.Image, other: Image.Image) -> Agreement:
         if left > _MOST_LEFT or everywhere > _MOST_LEFT_ALIGNED:
             return Agreement("other", left, is_exact=False)
     halved = (small.width // 2, small.height // 2)
-    is_lost = _loses_text(large, small.size)
+    is_tiny = min(small.size) < _TINY and large.width > _MUCH_LARGER * small.width
+    is_lost = is_tiny or _loses_text(large, small.size)
     is_damaged = everywhere > _DAMAGED and _loses_text(small, halved)
     verdict: Verdict = "unresolved" if is_lost or is_damaged else "same"
     return Agreement(verdict, left, False, box)
@@ -121,11 +123,19 @@ def is_enlarged(large: Image.Image, small: Image.Image) -> bool:
     factor = large.width / small.width
     if factor < _LEAST_ENLARGED:
         return False
+    if min(small.size) >= 8 * _LEAST_SIDE:
+        large, small = _middle(large), _middle(small)
     smaller = (max(1, round(small.width / factor)), max(1, round(small.height / factor)))
     own = _sharpness(small, small.resize(smaller, Image.Resampling.LANCZOS))
     pixels = small.resize(large.size, Image.Resampling.NEAREST)
     lost = min(_sharpness(large, small), _away_at_edges(large, pixels, small))
     return lost < _SHARPNESS * own
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """Half of a picture's width and height: edges enough to tell by."""
+    width, height = image.width // 4, image.height // 4
+    return image.crop((width, height, image.width - width, image.height - height))
 
 
 def _sharpness(large: Image.Image, small: Image.Image) -> float:
