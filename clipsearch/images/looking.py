@@ -17,14 +17,20 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from PIL import Image
 
 from clipsearch.errors import ImageError
 from clipsearch.hashing import hash_content
 from clipsearch.images.reading import read_file, read_header, read_picture
-from clipsearch.images.structure import compare, is_enlarged, shows_nothing
+from clipsearch.images.structure import (
+    Box,
+    compare,
+    differs_in_colour,
+    is_enlarged,
+    shows_nothing,
+)
 from clipsearch.images.undecoded import count_pages, transparency
 
 _MOST_PIXELS = 3_200_000  # that are compared; larger pictures are reduced to it
@@ -40,6 +46,7 @@ class _Seen:
     """One picture, decoded: as it is compared, at a glance, and what else its file says."""
 
     grey: Image.Image
+    colours: tuple[Image.Image, Image.Image]  # half as wide: Cb and Cr
     glance: Image.Image
     size: tuple[int, int]  # of the original
     path: str
@@ -80,7 +87,13 @@ class Eyes:
         if compare(first.glance, second.glance).is_plainly_other:
             return {"verdict": "other", "why": ""}
         found = compare(first.grey, second.grey)
-        answer: dict[str, Any] = {"verdict": found.verdict, "why": "", "exact": found.is_exact}
+        is_exact = found.is_exact and _are_equal(first.colours, second.colours)
+        if found.verdict != "other" and not is_exact:
+            halved = found.box and tuple(edge / 2 for edge in found.box)
+            for one_colour, other_colour in zip(first.colours, second.colours, strict=True):
+                if differs_in_colour(one_colour, other_colour, cast("Box | None", halved)):
+                    return {"verdict": "other", "why": ""}
+        answer: dict[str, Any] = {"verdict": found.verdict, "why": "", "exact": is_exact}
         if found.verdict == "same":
             answer["enlarged"] = self._enlarged(first, second)
         return answer
@@ -146,12 +159,14 @@ class Eyes:
         image, facts = read_picture(
             data, name=path, max_pixels=self._max_pixels, target_side=target_side
         )
-        grey = _at_most(image.convert("L"), (_MOST_PIXELS / (image.width * image.height)) ** 0.5)
+        image = _at_most(image, (_MOST_PIXELS / (image.width * image.height)) ** 0.5)
+        grey, *colours = image.convert("YCbCr").split()
         glance = _at_most(grey, _GLANCE_SIDE / max(grey.size))
         pages = count_pages(data)
         more = f"{facts.frames} frames" if facts.frames > 1 else ""
         return _Seen(
             grey=grey,
+            colours=(colours[0].reduce(2), colours[1].reduce(2)),
             glance=glance,
             size=(facts.width, facts.height),
             path=path,
@@ -161,6 +176,10 @@ class Eyes:
         )
 
 
+def _are_equal(one: tuple[Image.Image, ...], other: tuple[Image.Image, ...]) -> bool:
+    return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
+
+
 def _are_as_opaque(first: _Seen, second: _Seen) -> bool:
     if first.opacity is None or second.opacity is None:
         return first.opacity is second.opacity
@@ -168,15 +187,19 @@ def _are_as_opaque(first: _Seen, second: _Seen) -> bool:
     return compare(one, other).verdict == "same"
 
 
-def _at_most(grey: Image.Image, scale: float) -> Image.Image:
+def _at_most(image: Image.Image, scale: float) -> Image.Image:
     if scale >= 1:
-        return grey
-    size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
-    return grey.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return image
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def _bytes(seen: _Seen | _UnseenError) -> int:
-    return 1000 if isinstance(seen, _UnseenError) else seen.grey.width * seen.grey.height + 100_000
+    return (
+        1000
+        if isinstance(seen, _UnseenError)
+        else seen.grey.width * seen.grey.height * 3 // 2 + 100_000
+    )
 
 
 def limit_computing(seconds: float) -> None:

@@ -20,7 +20,7 @@ Grey = NDArray[np.uint8]  # (h, w)
 Floats = NDArray[np.float32]
 
 # Measured by benchmarks/dupes.py words.
-_MOST_LEFT = 2.9  # of what is left in the worst place, in units of what is usual
+_MOST_LEFT = 3.15  # of what is left in the worst place, in units of what is usual
 _MOST_LEFT_EVERYWHERE, _MOST_LEFT_ALIGNED = (
     0.3,
     0.15,
@@ -31,12 +31,13 @@ _RINGING = 2  # cells: compressed with loss, an edge is felt in its whole block 
 _OCTAVES = 4  # sizes of what may differ: from a comma to a headline
 _STRUCTURE = 100.0  # variance in a place from which on it shows something, squared grey levels
 _ROUNDING = 16.0  # squared grey levels that mean nothing
-_LEAST_RELATIVE, _USUAL_RELATIVE, _LOSSY = 0.01, 0.02, 0.003
+_LEAST_RELATIVE, _USUAL_RELATIVE = 0.01, 0.02
 _MOST_GAIN = 0.4  # of the contrast of one place
 _LEAST_SIDE = 24  # pixels, for a picture to be compared at all
 _REACH = 2  # pixels: the filter is 5 x 5
-_MOST_SAMPLES = 20_000
+_MOST_SAMPLES = 8_000
 _MOST_CUT = 0.015  # of a side: what a version may lack at an edge
+_TINY, _MUCH_LARGER = 160, 3  # pixels; such a thumbnail shows no words of such a picture
 _MOST_STEPS = 20  # of registration at each size
 _LEVELS = np.arange(256)
 _SMOOTHING = np.exp(-0.5 * (np.arange(-24, 25) / 6.0) ** 2)
@@ -44,7 +45,7 @@ _LEAST_ENLARGED = 1.15  # times the smaller one's width
 _SHARPNESS = 0.62  # share of what is lost: 95 of 100 originals lose 0.84, enlargements up to 0.52
 # Text that the smaller picture does not resolve, by what is lost within what becomes one pixel.
 _LOST = 15.0**2  # variance, squared grey levels
-_LOST_SHARE = 0.5  # of all variance in a place: strokes are thinner than about a pixel
+_LOST_SHARE = 0.47  # of all variance in a place: strokes are thinner than about a pixel
 _LOST_PIXELS = 0.3  # share of a place's pixels: less is a line, or an edge
 _EVEN = 10  # grey levels from the ground
 _EVEN_SHARE, _LINES = 0.35, 4  # of so many places so much is ground: lines of text
@@ -60,6 +61,7 @@ class Agreement:
     verdict: Verdict
     left: float
     is_exact: bool  # not one grey level differs, at the same size
+    box: Box | None = None  # the part of the larger one that the smaller one shows, if not all
 
     @property
     def is_plainly_other(self) -> bool:
@@ -80,17 +82,30 @@ def compare(one: Image.Image, other: Image.Image) -> Agreement:
         return Agreement("same", 0.0, is_exact=True)
     if min(small.size) < _LEAST_SIDE:
         return Agreement("unresolved", 0.0, is_exact=False)
+    box: Box | None = None
     left, everywhere = _left(large, small, None)
     if left > _MOST_LEFT or everywhere > _MOST_LEFT_EVERYWHERE:
         # Perhaps an edge was cut off, or it was resized from another corner.
-        left, everywhere = _left(large, small, _shown_by(large, small))
+        box = _shown_by(large, small)
+        left, everywhere = _left(large, small, box)
         if left > _MOST_LEFT or everywhere > _MOST_LEFT_ALIGNED:
             return Agreement("other", left, is_exact=False)
     halved = (small.width // 2, small.height // 2)
-    is_lost = _loses_text(large, small.size)
+    is_tiny = min(small.size) < _TINY and large.width > _MUCH_LARGER * small.width
+    is_lost = is_tiny or _loses_text(large, small.size)
     is_damaged = everywhere > _DAMAGED and _loses_text(small, halved)
     verdict: Verdict = "unresolved" if is_lost or is_damaged else "same"
-    return Agreement(verdict, left, is_exact=False)
+    return Agreement(verdict, left, False, box)
+
+
+def differs_in_colour(one: Image.Image, other: Image.Image, box: Box | None) -> bool:
+    """Whether a channel of colour differs in a place, such as by letters as light as their ground.
+
+    ``box`` as in ``Agreement``, for channels of any size. Channels too small to tell do not differ.
+    """
+    is_larger = one.width * one.height >= other.width * other.height
+    large, small = (one, other) if is_larger else (other, one)
+    return min(small.size) >= _LEAST_SIDE and _left(large, small, box)[0] > _MOST_LEFT
 
 
 def shows_nothing(grey: Image.Image) -> bool:
@@ -108,11 +123,19 @@ def is_enlarged(large: Image.Image, small: Image.Image) -> bool:
     factor = large.width / small.width
     if factor < _LEAST_ENLARGED:
         return False
+    if min(small.size) >= 8 * _LEAST_SIDE:
+        large, small = _middle(large), _middle(small)
     smaller = (max(1, round(small.width / factor)), max(1, round(small.height / factor)))
     own = _sharpness(small, small.resize(smaller, Image.Resampling.LANCZOS))
     pixels = small.resize(large.size, Image.Resampling.NEAREST)
     lost = min(_sharpness(large, small), _away_at_edges(large, pixels, small))
     return lost < _SHARPNESS * own
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """Half of a picture's width and height: edges enough to tell by."""
+    width, height = image.width // 4, image.height // 4
+    return image.crop((width, height, image.width - width, image.height - height))
 
 
 def _sharpness(large: Image.Image, small: Image.Image) -> float:
@@ -166,9 +189,12 @@ def _places(rest: Floats, expected: Floats) -> tuple[float, float]:
     noise = float(np.median(left[structure <= np.median(structure)]))
     shown = structure > _STRUCTURE
     enough = int(shown.sum()) > 30
-    relative = float(np.median(left[shown] / structure[shown])) if enough else _USUAL_RELATIVE
-    # Between two that were never compressed, every grey level that differs means something.
-    lossy = min(1.0, max(relative / _LOSSY, noise))
+    relative = _USUAL_RELATIVE
+    if enough:  # by the stronger half: of faint lines, noise is a large share
+        shown &= structure >= np.median(structure[shown])
+        relative = float(np.median(np.maximum(left[shown] - noise, 0) / structure[shown]))
+    # Between two that were never compressed or resized, every level that differs means something.
+    lossy = min(1.0, float(np.median(left[shown])) if enough else 1.0)
     floor = _ROUNDING * (0.25 + 0.75 * lossy)
     share = max(relative, _LEAST_RELATIVE * lossy)
     usual = 2 * noise + floor + _greatest_around(structure, _RINGING) * share
