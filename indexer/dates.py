@@ -1,14 +1,11 @@
-"""Dates as programs write them, as ISO 8601; and which of two dates is the camera's clock.
-
-A date ends in "Z" where it was stored in UTC and what the camera's clock showed is to be found out
-(``split`` makes that a flag); in an offset like "+00:00" where the clock is known to have run at
-that; in neither where the clock is all that is known.
-"""
+"""Dates as programs write them, as ISO 8601; ``clipsearch.clocks`` says how they end."""
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
+
+from clipsearch.clocks import at_offset, stored_in_utc
 
 _FIRST_YEAR, _LAST_YEAR = 1826, 2100  # the first photograph; a clock that was never set
 _UNSET_CLOCKS = frozenset(("1904-01-01T00:00:00", "1970-01-01T00:00:00"))
@@ -29,11 +26,6 @@ _DATE = re.compile(
 _OFFSET = re.compile(r"\s*(?:UTC|GMT)?\s*([+\-\u2212])(\d{1,2}):?(\d{2})?\s*\Z", re.IGNORECASE)
 _ZERO_OFFSETS = ("z", "utc", "gmt")
 _MAX_OFFSET_MINUTES = 14 * 60
-# Offsets from UTC that are or were in use, beside the whole hours from -12 to +14.
-_ODD_OFFSETS_MINUTES = (-570, -210, 210, 270, 330, 345, 390, 525, 570, 630, 765)
-_OFFSETS_MINUTES = (*range(-12 * 60, 14 * 60 + 1, 60), *_ODD_OFFSETS_MINUTES)
-_MAX_CLOCK_DIFFERENCE_S = 120  # between a camera's clock and that of satellites or a network
-_SAME_MOMENT_S = 2  # programs round fractions of a second
 
 
 def parse_date(value: object, offset: object = None, *, partial: bool = False) -> str | None:
@@ -88,23 +80,6 @@ def parse_offset(value: object) -> int | None:
     return minutes if matched[1] == "+" else -minutes
 
 
-def at_offset(local: datetime, minutes: int) -> str:
-    """ISO 8601 of a local time ``minutes`` east of UTC."""
-    return local.replace(tzinfo=timezone(timedelta(minutes=minutes))).isoformat()
-
-
-def stored_in_utc(date: str | None) -> str | None:
-    """A date of a kind that is stored in UTC: its "+00:00" says nothing about a clock."""
-    return None if date is None else re.sub(r"\+00:00\Z", "Z", date)
-
-
-def split(date: str | None) -> tuple[str | None, bool]:
-    """A date as ISO 8601 with an offset, and whether it was stored in UTC."""
-    if date is None or not date.endswith("Z"):
-        return date, False
-    return date.removesuffix("Z") + "+00:00", True
-
-
 def of_utc_seconds(seconds: object) -> str | None:
     """Seconds since 1970 as a date in UTC."""
     try:
@@ -112,41 +87,6 @@ def of_utc_seconds(seconds: object) -> str | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return stored_in_utc(parse_date(moment.isoformat()))
-
-
-def nearest_offset(local: datetime, utc: datetime) -> int | None:
-    """Minutes east of UTC at which a clock ran, from what it showed at a moment; both naive.
-
-    None unless that is an offset in use, to within two minutes.
-    """
-    difference_s = (local - utc).total_seconds()
-    nearest = min(_OFFSETS_MINUTES, key=lambda minutes: abs(difference_s - 60 * minutes))
-    return nearest if abs(difference_s - 60 * nearest) <= _MAX_CLOCK_DIFFERENCE_S else None
-
-
-def one_moment(own: str, other: str) -> str | None:
-    """The camera's clock, with its offset where that is known, if two dates name one moment.
-
-    None if they do not. A date in UTC is that of a clock at any offset in use; dates with other
-    offsets are what they say.
-    """
-    first, second = datetime.fromisoformat(own), datetime.fromisoformat(other)
-    if first.replace(tzinfo=None) == second.replace(tzinfo=None):
-        if own.endswith("Z") or other.endswith("Z"):  # some programs call every clock UTC
-            return other if own.endswith("Z") else own
-        if first.tzinfo is None or second.tzinfo is None:
-            return own if first.tzinfo is not None else other
-    if first.tzinfo is not None and second.tzinfo is not None:
-        if abs((first - second).total_seconds()) > _SAME_MOMENT_S:
-            return None
-        return other if own.endswith("Z") else own
-    for local, utc in ((own, other), (other, own)):
-        if utc.endswith("Z"):
-            minutes = nearest_offset(
-                datetime.fromisoformat(local), datetime.fromisoformat(utc).replace(tzinfo=None)
-            )
-            return None if minutes is None else at_offset(datetime.fromisoformat(local), minutes)
-    return None
 
 
 def _plain(value: object) -> str:

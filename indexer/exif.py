@@ -17,8 +17,9 @@ from typing import Any
 
 from PIL import ExifTags, TiffImagePlugin
 
+from clipsearch.clocks import nearest_offset, stored_in_utc
 from indexer import fields
-from indexer.dates import nearest_offset, parse_date, stored_in_utc
+from indexer.dates import parse_date
 from indexer.fields import Findings
 
 _MAX_READ_BYTES = 6 * 2**20  # all tags of a directory; each may point at the same megabyte

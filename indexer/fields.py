@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
-from indexer.dates import at_offset, one_moment, split, stored_in_utc
+from clipsearch.clocks import at_offset, one_moment, split, stored_in_utc
 
 MAX_SHORT_CHARACTERS = 200  # make, model, lens, title, a keyword with its path
 MAX_TEXT_CHARACTERS = 4_000  # a description or a caption
@@ -73,11 +73,11 @@ class PhotoMetadata:
 
     @property
     def date(self) -> str | None:
-        """The date as ``indexer/dates.py`` compares it."""
+        """The date as ``clipsearch.clocks`` compares it."""
         return stored_in_utc(self.taken_at) if self.is_in_utc else self.taken_at
 
     def dated(self, date: str | None) -> PhotoMetadata:
-        """The same with another date, as ``indexer/dates.py`` has it."""
+        """The same with another date, as ``clipsearch.clocks`` has it."""
         taken_at, is_in_utc = split(date)
         return replace(self, taken_at=taken_at, is_in_utc=is_in_utc)
 

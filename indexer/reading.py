@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from clipsearch.clocks import camera_clock
 from clipsearch.encoders import Encoder
 from clipsearch.hashing import moment_hash
 from clipsearch.images import THUMBNAIL_SIDE
@@ -20,7 +21,6 @@ from clipsearch.library import VIDEO as VIDEO_ITEM
 from clipsearch.places import place_name
 from clipsearch.vectors import Pixels
 from indexer.changes import settled_mtime_ns
-from indexer.clocks import camera_clock
 from indexer.decoder_process import (
     COMPUTE_S,
     PIXELS_PER_S,

@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from indexer.dates import of_utc_seconds, one_moment
+from clipsearch.clocks import one_moment
+from indexer.dates import of_utc_seconds
 from indexer.fields import (
     MAX_KEYWORDS,
     TAKEN,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from clipsearch.clocks import split
 from clipsearch.errors import (
     ImageEmptyError,
     ImageError,
@@ -27,7 +28,6 @@ from clipsearch.errors import (
     ImageTooLargeError,
     ImageUnreadableError,
 )
-from indexer.dates import split
 from indexer.frames import make_look, make_picture, shown_size
 from indexer.key_frames import MIN_STEP_S, Pace, Track, walk
 from indexer.scenes import MomentChooser, contrast

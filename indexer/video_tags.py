@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from indexer.dates import one_moment, parse_date, stored_in_utc
+from clipsearch.clocks import one_moment, stored_in_utc
+from indexer.dates import parse_date
 
 Tags = Mapping[str, str]
 
@@ -25,7 +26,7 @@ def first_tag(tags: Tags, *names: str) -> str | None:
 
 
 def read_date(tags: Tags) -> str | None:
-    """ISO 8601 as ``indexer/dates.py`` says, of the first tag that tells it.
+    """ISO 8601 as ``clipsearch.clocks`` says, of the first tag that tells it.
 
     Apple's own tag carries the local time with its offset. ``creation_time`` is UTC in MP4 and
     MOV, and without an offset in AVI, where cameras write local time.

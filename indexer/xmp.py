@@ -12,8 +12,9 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from clipsearch.clocks import stored_in_utc
 from indexer import fields
-from indexer.dates import parse_date, stored_in_utc
+from indexer.dates import parse_date
 from indexer.degrees import parse_degrees
 from indexer.fields import Findings
 

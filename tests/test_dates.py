@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clipsearch.clocks import camera_clock, one_moment
 from clipsearch.config import Settings, resolve
 from clipsearch.library import Description, Library
 from clipsearch.library.records import Batch
 from clipsearch.name_dates import best_date, date_of_name
-from indexer.clocks import camera_clock
-from indexer.dates import one_moment
 from indexer.pipeline import index_library
 from indexer.report import IndexReport
 from indexer.sidecars import describe
