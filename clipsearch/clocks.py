@@ -71,16 +71,21 @@ def one_moment(own: str, other: str) -> str | None:
     return None
 
 
-def camera_clock(taken_at: str, name: str, latitude: float | None, longitude: float | None) -> str:
-    """A time that was stored in UTC, ISO 8601, as the clock of the camera showed it.
+def camera_clock(
+    date: str | None, name: str, latitude: float | None, longitude: float | None
+) -> str | None:
+    """A date as the clock of the camera showed it, never ending in "Z".
 
-    The place tells it, else a file name with the same time at another offset
-    (VID_20191231_212000). A name with the very time that is said to be UTC, at a place where that
-    is no local time, shows that it was the clock's. Where nothing tells, it stays UTC.
+    Of a time that was stored in UTC the place tells it, else a file name with the same time at
+    another offset (VID_20191231_212000). A name with the very time that is said to be UTC, at a
+    place where that is no local time, shows that it was the clock's. Where nothing tells, it stays
+    UTC. Any other date is returned as it is.
     """
+    if date is None or not date.endswith("Z"):
+        return date
     from clipsearch.places import local_time  # which is not for processes that decode
 
-    utc = datetime.fromisoformat(taken_at)
+    utc = datetime.fromisoformat(date)
     at_place = None
     if latitude is not None and longitude is not None:
         at_place = local_time(utc, latitude, longitude)

@@ -268,8 +268,7 @@ class Server:
                 contents[name] = file.read(MAX_SIDECAR_BYTES + 1)
         said = describe(embedded, contents)
         return {
-            "taken_at": said.metadata.taken_at,
-            "is_in_utc": said.metadata.is_in_utc,
+            "taken_at": said.metadata.date,
             "metadata": said.metadata.facts(),
             "tags": [[keyword.name, keyword.origin] for keyword in said.keywords],
             "captions": [[caption.text, caption.source] for caption in said.captions],

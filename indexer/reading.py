@@ -298,12 +298,9 @@ def _description(reading: Reading, said: dict[str, Any]) -> Description:
         place = place_name(latitude, longitude)
         if place is not None:
             metadata["place"] = place
-    taken_at = said["taken_at"]
-    if said["is_in_utc"]:
-        taken_at = camera_clock(taken_at, reading.job.path.name, latitude, longitude)
     return Description(
         content_hash=reading.content_hash,
-        taken_at=taken_at,
+        taken_at=camera_clock(said["taken_at"], reading.job.path.name, latitude, longitude),
         metadata=metadata,
         tags=tuple((name, origin) for name, origin in said["tags"]),
         captions=tuple((text, source) for text, source in said["captions"]),

@@ -133,13 +133,15 @@ def test_of_several_names_the_most_exact_then_the_earliest_counts() -> None:
 def test_a_time_in_utc_is_that_of_the_clocks_at_its_place(
     utc: str, where: tuple[float, float], clock: str
 ) -> None:
-    assert camera_clock(utc + "+00:00", "a.mp4", *where) == clock
+    assert camera_clock(utc + "Z", "a.mp4", *where) == clock
 
 
 def test_without_a_place_a_name_tells_the_clock_or_it_stays_utc() -> None:
-    def clock(name: str, place: tuple[float | None, float | None] = (None, None)) -> str:
-        return camera_clock("2020-01-01T02:20:10+00:00", name, *place)
+    def clock(name: str, place: tuple[float | None, float | None] = (None, None)) -> str | None:
+        return camera_clock("2020-01-01T02:20:10Z", name, *place)
 
+    for known in ("2020-01-01T02:20:10+00:00", "2020-01-01T02:20:10", None):
+        assert camera_clock(known, "a.mp4", *NEW_YORK) == known
     assert clock("a.mp4") == "2020-01-01T02:20:10+00:00"
     assert clock("VID_20191231_212000.mp4") == "2019-12-31T21:20:10-05:00"
     assert clock("VID_20200101_075000.mp4") == "2020-01-01T07:50:10+05:30"
