@@ -376,10 +376,10 @@ def test_an_empty_library_says_how_to_fill_it(browser: Any, tmp_path: Path) -> N
 
     with open_library(tmp_path / "new.clipsearch", create=True):
         pass
-    with running_server(tmp_path / "new.clipsearch", "--token", "s3cret") as served:
+    with running_server(tmp_path / "new.clipsearch", "--token", "s3cret-and-long") as served:
         tab = browser.new_page()
         assert tab.goto(served.url).status == 401
-        tab.goto(f"{served.url}/?token=s3cret")
+        tab.goto(f"{served.url}/?token=s3cret-and-long")
         tab.get_by_text("This library is empty").wait_for()
         assert f"clipsearch index FOLDER --library {tmp_path}" in tab.inner_text("#results")
         assert "token" not in tab.url

@@ -469,7 +469,9 @@ def test_the_limit_of_an_upload_is_for_all_that_is_in_it(open_server: Served) ->
             assert (reply.status, json.loads(reply.body)["error"]["status"]) == (status, status)
 
 
-def test_uploads_have_a_limit_together_and_an_age(tmp_path: Path) -> None:
+def test_uploads_have_a_limit_together_and_an_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uploads = Uploads(tmp_path, max_bytes=1000)
     old, new = tmp_path / "a" / "old.jpg", tmp_path / "b" / "new.jpg"
     for file in (old, new):
@@ -485,6 +487,13 @@ def test_uploads_have_a_limit_together_and_an_age(tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
     with uploads.reserved(600) as granted, uploads.reserved(600) as more:
         assert (granted, more) == (True, False)
+    monkeypatch.setattr("ui.uploads._MAX_FILES", 2)
+    (tmp_path / "1").touch()
+    with uploads.reserved(1) as granted:
+        assert granted
+    (tmp_path / "2").touch()
+    with uploads.reserved(1) as granted:
+        assert not granted
 
 
 def test_uploads_of_a_server_that_died_are_removed(
@@ -625,6 +634,8 @@ def test_the_frameworks_errors_have_our_shape(open_server: Served) -> None:
         ("GET", "/api/nothing", {}, None, 404),
         ("POST", "/thumb/1", json_kind, b"{}", 404),
         ("GET", "/original/1e0", {}, None, 404),
+        ("GET", "/original/%ff", {}, None, 404),
+        ("GET", "/original/999999", {}, None, 404),
         ("GET", "/assets/none.js", {}, None, 404),
         ("GET", "/docs", {}, None, 403),
         ("POST", "/gradio_api/queue/join", json_kind, b"[1]", 422),

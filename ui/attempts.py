@@ -9,6 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 _FREE = 3  # mistakes that cost nothing: somebody mistypes
+_FREE_TOGETHER = 100  # in a minute, of everybody
 _FIRST_S, _LONGEST_S = 0.25, 8.0
 _FORGOTTEN_S = 900.0
 _WAITING, _WAITING_OF_ONE = 64, 4  # answers that are held back at once
@@ -57,7 +58,7 @@ class Attempts:
         now = time.monotonic()
         lately = sum(one.failures for one in self._clients.values() if now - one.last_s < 60)
         over = max(client.failures - _FREE, 0)
-        over = max(over, (lately - 10 * _FREE).bit_length() if lately > 10 * _FREE else 0)
+        over = max(over, max(lately - _FREE_TOGETHER, 0).bit_length())
         return min(_FIRST_S * 2 ** min(over - 1, 16), _LONGEST_S) if over > 0 else 0.0
 
     def _client(self, address: str) -> _Client:

@@ -39,7 +39,8 @@ def picture_routes(service: Service) -> APIRouter:
     picture that is gone or unknown is a 404 that draws as a placeholder.
     """
     router = APIRouter()
-    threads = anyio.CapacityLimiter(_AT_ONCE)
+    # Of their own for each: a thumbnail that is there does not wait for a panorama.
+    threads = {kind: anyio.CapacityLimiter(_AT_ONCE) for kind in ("thumb", "view", "original")}
 
     async def encoded(
         make: Callable[[int], EncodedPicture], kind: str, item: str, version: str, request: Request
@@ -48,7 +49,7 @@ def picture_routes(service: Service) -> APIRouter:
             return _encoded(service, make, kind, _number(item), version, request)
 
         try:
-            return await run_sync(answer, limiter=threads)
+            return await run_sync(answer, limiter=threads[kind])
         except ClipsearchError:
             headers = {"cache-control": "no-store"}
             return Response(_PLACEHOLDER, 404, headers, media_type="image/svg+xml")
@@ -66,7 +67,7 @@ def picture_routes(service: Service) -> APIRouter:
     @router.api_route("/original/{item}", methods=_READING)
     async def original(item: str, request: Request) -> Response:
         try:
-            found = await run_sync(service.original, _number(item), limiter=threads)
+            found = await run_sync(service.original, _number(item), limiter=threads["original"])
         except ClipsearchError as error:
             return problem(404 if isinstance(error, NotInLibraryError) else 410, str(error))
         return FileReply(

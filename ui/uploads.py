@@ -17,6 +17,7 @@ from clipsearch.library.lock import try_lock
 MAX_UPLOAD_BYTES = 200 * 2**20
 MAX_BYTES = 2**30  # of all uploads together, on their way or kept
 LIFETIME_S = 900
+_MAX_FILES = 1_000
 _PREFIX = "clipsearch-uploads-"
 _LOCK = "in-use.lock"
 _SWEEP_EVERY_S = 30.0
@@ -92,11 +93,13 @@ class Uploads:
                 return False
         files = self._files()
         held = sum(used for _, used, _ in files)
-        if held + self._coming + size > self._max_bytes:
-            held -= self._remove(
-                files, time.time() - _SETTLED_S, held + self._coming + size - self._max_bytes
-            )
-        return held + self._coming + size <= self._max_bytes
+        wanted = held + self._coming + size
+        if wanted > self._max_bytes or len(files) >= _MAX_FILES:
+            enough = wanted - self._max_bytes if len(files) < _MAX_FILES else float("inf")
+            self._remove(files, time.time() - _SETTLED_S, enough)
+            files = self._files()
+            wanted = sum(used for _, used, _ in files) + self._coming + size
+        return wanted <= self._max_bytes and len(files) < _MAX_FILES
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """When each was last used, its size, and where it is; the oldest first."""
@@ -112,7 +115,7 @@ class Uploads:
     @staticmethod
     def _remove(
         files: list[tuple[float, int, Path]], before: float, enough: float = float("inf")
-    ) -> int:
+    ) -> None:
         removed = 0
         for used_at, size, path in files:
             if used_at > before or removed >= enough:
@@ -120,7 +123,6 @@ class Uploads:
             with contextlib.suppress(OSError):
                 path.unlink()
                 removed += size
-        return removed
 
 
 @contextlib.contextmanager
