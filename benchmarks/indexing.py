@@ -58,8 +58,8 @@ def alone(address: str, folder: Path, cache: Path) -> dict[str, float]:
     import numpy as np
 
     from clipsearch.hashing import hash_content
-    from indexer.decoder_process import keep_thumbnail
     from indexer.metadata import read_metadata
+    from indexer.thumbnails import keep_thumbnail
 
     encoder = load_encoder(address, settings=resolve({"cache_dir": cache, "threads": 1}))
     side = max(encoder.preprocessing.height, encoder.preprocessing.width, THUMBNAIL_SIDE // 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,44 +20,23 @@ from clipsearch.config import DEFAULT_TOP, Settings, resolve
 from clipsearch.encoders import Encoder, load_encoder, told_unread
 from clipsearch.errors import NotInLibraryError, QueryError, SpaceMismatchError, UsageError
 from clipsearch.hits import Answered, SearchHit, with_files
+from clipsearch.judging import Judged
 from clipsearch.library import Library, SpaceRecord
 from clipsearch.library.filtering import ALL_COLUMNS
 from clipsearch.naming import text_parts
 from clipsearch.notes import question_notes
 from clipsearch.query import Filter, Like, Query, parse
 from clipsearch.ranking import IMAGE, TEXT, GroupsOf, Part, Question, Scores
-from clipsearch.relevance import Kind, Relevance
+from clipsearch.relevance import Kind
 from clipsearch.selecting import Duplicates, View, hits_of_filters, hits_of_question
 from clipsearch.user_paths import expand_user
-from clipsearch.vectors import Ids, Matrix, Vector
+from clipsearch.vectors import Matrix, Vector
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from clipsearch.library.facts import Mask
     from clipsearch.same_pictures import SamePictures
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What is relevant to one question, for each row of the index."""
-
-    relevance: Relevance
-    offsets: Scores  # (n,)
-    ids: Ids  # (n,) ascending
-
-    @property
-    def cutoffs(self) -> Scores:
-        """(n,) the least score of each row."""
-        return np.asarray(self.offsets + np.float32(self.relevance.cutoff), np.float32)
-
-    def probabilities(self, pairs: list[tuple[int, float | None]]) -> dict[int, float]:
-        """By item, of items and their scores."""
-        scored = [(item, score) for item, score in pairs if score is not None]
-        rows = np.searchsorted(self.ids, [item for item, _ in scored])
-        evidence = np.array([score for _, score in scored], np.float32) - self.offsets[rows]
-        likely = self.relevance.probability(evidence)
-        return {item: float(one) for (item, _), one in zip(scored, likely, strict=True)}
 
 
 class Searcher:

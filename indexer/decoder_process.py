@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from clipsearch.encoders.preprocessing import Preprocessing
 from clipsearch.errors import (
@@ -31,9 +30,7 @@ from clipsearch.errors import (
 )
 from clipsearch.hashing import hash_content, hash_file, moment_hash
 from clipsearch.images import (
-    THUMBNAIL_SUFFIX,
     VIDEO_EXTENSIONS,
-    make_thumbnail,
     read_file,
     read_header,
     read_picture,
@@ -54,6 +51,7 @@ from indexer.showing import give_memory_back, limit_shown_memory, shown_as
 from indexer.sidecar_names import Beside
 from indexer.sidecar_stamps import read_sidecar
 from indexer.sidecars import read_sidecars, saying_of
+from indexer.thumbnails import keep_thumbnail, thumbnail_path
 
 if TYPE_CHECKING:
     from indexer.video import VideoFacts
@@ -360,30 +358,6 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
         name: value if isinstance(value, (int, float)) else str(value)
         for name, value in fields.items()
     }
-
-
-def thumbnail_path(folder: Path, content_hash: str) -> Path:
-    """Where the thumbnail of a content lies below ``thumbs``."""
-    return folder / content_hash[:2] / f"{content_hash}{THUMBNAIL_SUFFIX}"
-
-
-def keep_thumbnail(image: Image.Image, destination: Path) -> None:
-    """Saves a thumbnail; a full or read-only disk is met when the library is written."""
-    if destination.exists():
-        return
-    written = destination.with_name(f"{destination.stem}.{os.getpid()}.tmp")
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with open(written, "wb", opener=_private) as file:
-            file.write(make_thumbnail(image))
-        written.replace(destination)
-    except OSError:
-        return  # thumbnails are a cache: they can be made again from the photo
-
-
-def _private(path: str, flags: int) -> int:
-    """Opens a file that only its owner may read: it shows what a photo shows."""
-    return os.open(path, flags, 0o600)
 
 
 def _look(path: Path) -> list[int]:

@@ -16,7 +16,7 @@ from PIL import Image
 from clipsearch.copies import nearness
 from clipsearch.library import Library
 from clipsearch.vectors import Vector
-from indexer.decoder_process import thumbnail_path
+from indexer.thumbnails import thumbnail_path
 
 _SIDE = 12  # of the grey squares that are compared whole, in all eight ways to turn and mirror
 _LONG_SIDE = 24  # of the picture in which a part is looked for

@@ -35,11 +35,11 @@ from indexer.decoder_process import (
     PIXELS_PER_S,
     VIDEO,
     preprocessing_record,
-    thumbnail_path,
 )
 from indexer.decoders import DECODE_S, OPEN_S, Decoder, DecoderDiedError, DecoderPool
 from indexer.scan import FoundFile
 from indexer.sidecar_stamps import stamped, with_unread
+from indexer.thumbnails import thumbnail_path
 
 _THUMBNAIL_TARGET_SIDE = THUMBNAIL_SIDE // 2  # a reduced JPEG keeps twice this
 

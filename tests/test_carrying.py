@@ -24,6 +24,7 @@ from clipsearch.errors import NotInLibraryError
 from clipsearch.library import Batch, FileState, Library, NewItem, RootRecord
 from clipsearch.library.failpoints import VARIABLE
 from clipsearch.library.reachable import Place, openable, reachable_first
+from clipsearch.model_names import unmarked
 from clipsearch.vectors import EmbeddingSpace
 from indexer.pipeline import index_library
 from indexer.preview import preview
@@ -73,7 +74,7 @@ class Loaded:
         self._encoder = load_encoder(settings.model, settings=settings)
 
     def load(self, address: str, space: EmbeddingSpace | None) -> Encoder:
-        assert address == self.settings.model
+        assert unmarked(address)[0] == self.settings.model
         assert space in (None, self._encoder.space)
         return self._encoder
 

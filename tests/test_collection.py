@@ -23,7 +23,7 @@ from clipsearch.config import Settings, resolve
 from clipsearch.library import MOMENT, VIDEO, Library
 from indexer.pipeline import index_library
 from indexer.report import IndexReport
-from tests.models import VIT, save_model
+from tests.models import VIT, named, save_model
 
 Index = Callable[..., IndexReport]
 SCENE_S = 3.0
@@ -148,7 +148,7 @@ def test_another_model_gets_the_same_moments(
     assert report.embedded == 3
     active = library.active_space()
     assert active is not None
-    assert (active.address, active.embedded) == (other, 3)
+    assert (active.address, active.embedded) == (named(other), 3)
 
 
 def test_a_live_photo_counts_once(

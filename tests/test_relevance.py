@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from clipsearch.errors import VectorError
+from clipsearch.judging import Judged
 from clipsearch.relevance import KINDS, Calibration, Relevance, neutral_texts
-from clipsearch.searcher import Judged
 from clipsearch.vectors import Matrix, Vector, unit_rows
 
 DIM = 48

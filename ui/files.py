@@ -17,6 +17,22 @@ from clipsearch.library import ItemRecord, Library
 _CHUNK_BYTES = 4 << 20
 _KEPT = 4_096  # files whose content was compared
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+# What every browser shows by itself; the rest is offered as a download.
+BROWSER_TYPES = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "AVIF": "image/avif",
+    # Browsers play what they can of these; a film that they cannot is still a download.
+    "MP4": "video/mp4",
+    "MOV": "video/mp4",  # the same boxes; few browsers know video/quicktime
+    "3GP": "video/mp4",
+    "WEBM": "video/webm",
+    "MKV": "video/x-matroska",
+}
 Identity = tuple[int, ...]
 
 

@@ -29,7 +29,7 @@ from clipsearch.searcher import Searcher
 from clipsearch.tagging.review import Doubt, Review, open_review
 from indexer.picture_reading import PictureReader
 from ui import details
-from ui.files import FileOpener, OpenedFile
+from ui.files import BROWSER_TYPES, FileOpener, OpenedFile
 from ui.models import ModelReader, Models
 from ui.views import ViewCache
 
@@ -40,22 +40,6 @@ _RECIPE = 1  # to be raised when the same content gives other bytes
 _QUERY_SIDE = 512  # pixels: more than any model looks at
 _SURELY_SHOWN_PIXELS = 24_000_000
 _DROPPED = "The dropped picture"
-# What every browser shows by itself; the rest is offered as a download.
-_BROWSER_TYPES = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "GIF": "image/gif",
-    "BMP": "image/bmp",
-    "AVIF": "image/avif",
-    # Browsers play what they can of these; a film that they cannot is still a download.
-    "MP4": "video/mp4",
-    "MOV": "video/mp4",  # the same boxes; few browsers know video/quicktime
-    "3GP": "video/mp4",
-    "WEBM": "video/webm",
-    "MKV": "video/x-matroska",
-}
 
 
 @dataclass(frozen=True)
@@ -384,7 +368,7 @@ class Service:
         where other files lie at their places by now.
         """
         record = self._record(item)
-        return OriginalFile(self._files.open(record), _BROWSER_TYPES.get(record.format))
+        return OriginalFile(self._files.open(record), BROWSER_TYPES.get(record.format))
 
     def _record(self, item: int) -> ItemRecord:
         record = self._library.items([item]).get(item)

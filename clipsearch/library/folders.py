@@ -7,10 +7,22 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from clipsearch.errors import StorageError
+
 DATABASE, WRITER_LOCK, README = "library.db", "writer.lock", "README.txt"
 # Folders in a library whose pictures are no photos. What else lies in it is the user's.
-LIBRARY_CACHES = frozenset(("thumbs", "index"))
+LIBRARY_CACHES = frozenset(("thumbs", "views", "index"))
 README_BEGIN = "This folder is a clipsearch library."
+_README_TEXT = f"""\
+{README_BEGIN}
+
+library.db is the truth: what is known about your photos, and their vectors. Back it up with
+`clipsearch backup FILE`. models/, where it is there, holds the library's own copies of models
+that you trained or chose by their folder: no one can make them again, so back it up, too.
+Everything else here may be deleted; it is made again when needed.
+thumbs/ and views/ hold small copies of your photos: treat them as privately as those.
+Your photos are not in here, and clipsearch never changes them.
+"""
 CACHE_TAG = "CACHEDIR.TAG"
 # bford.info/cachedir: backup and indexing programs pass over folders that hold it.
 _CACHE_TAG_TEXT = """\
@@ -29,6 +41,20 @@ def is_library(folder: str, names: Collection[str]) -> bool:
     return WRITER_LOCK in names or (
         README in names and _begin(folder, README).startswith(README_BEGIN.encode())
     )
+
+
+def make_folder(path: Path) -> None:
+    """Makes a library's folder, for its owner alone, and says in it what it is.
+
+    StorageError where it cannot be written.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # as private as the photos
+        (path / README).write_text(_README_TEXT, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            path=path, reason=error.strerror or error, advice="choose another place: --library PATH"
+        ) from error
 
 
 def mark_as_cache(folder: Path) -> None:

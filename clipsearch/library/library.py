@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,13 +16,14 @@ import numpy as np
 
 from clipsearch.errors import LibraryCorruptError, LibraryNotFoundError, StorageError, VectorError
 from clipsearch.library.albums import Albums
+from clipsearch.library.backing_up import back_up
 from clipsearch.library.carrying import Carryings
 from clipsearch.library.checking import check_library
 from clipsearch.library.concepts import Concepts
 from clipsearch.library.database import Database
 from clipsearch.library.facts import Facts
 from clipsearch.library.failures import COUNT_SIDECARS, list_failures, sidecar_failures
-from clipsearch.library.folders import README, README_BEGIN
+from clipsearch.library.folders import make_folder
 from clipsearch.library.lock import writer_lock
 from clipsearch.library.opinions import Opinions
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
@@ -50,16 +50,6 @@ _SETTING = "setting."
 _STATE = """SELECT group_concat(value, '-') FROM
     (SELECT value FROM meta WHERE key IN ('revision', 'mark') ORDER BY key DESC)"""
 _VECTORS = "SELECT item_id, vector FROM embedding WHERE space_id = :space ORDER BY item_id"
-_README = f"""\
-{README_BEGIN}
-
-library.db is the truth: what is known about your photos, and their vectors. Back it up with
-`clipsearch backup FILE`. models/, where it is there, holds the library's own copies of models
-that you trained or chose by their folder: no one can make them again, so back it up, too.
-Everything else here may be deleted; it is made again when needed.
-thumbs/ and views/ hold small copies of your photos: treat them as privately as those.
-Your photos are not in here, and clipsearch never changes them.
-"""
 
 
 class Library:
@@ -86,7 +76,7 @@ class Library:
         if is_new and not create:
             raise LibraryNotFoundError(path=path)
         if is_new:
-            _make_folder(path)
+            make_folder(path)
         database = Database(file)
         try:
             database.migrate(create=create)
@@ -165,8 +155,8 @@ class Library:
 
     def describe_itself(self) -> None:
         """Writes README.txt anew, which may be of a version that knew less."""
-        with suppress(OSError):
-            (self.path / "README.txt").write_text(_README, encoding="utf-8")
+        with suppress(StorageError):
+            make_folder(self.path)
 
     def check(self, *, repair: bool = False) -> CheckReport:
         """Verifies every page, row, checksum and vector; ``repair`` removes what is damaged.
@@ -183,24 +173,7 @@ class Library:
 
         StorageError if ``destination`` exists or cannot be written.
         """
-        destination = expand_user(destination).absolute()
-        if destination.exists():
-            raise StorageError(
-                path=destination, reason="there is a file already", advice="choose another name"
-            )
-        half = destination.with_name(destination.name + ".part")
-        try:
-            half.unlink(missing_ok=True)
-            self._database.copy_to(half)
-            with half.open("rb+") as file:
-                os.fsync(file.fileno())
-            half.replace(destination)
-        except OSError as error:
-            raise StorageError(
-                path=destination, reason=error.strerror or error, advice="choose another place"
-            ) from error
-        finally:
-            half.unlink(missing_ok=True)
+        back_up(self._database, destination)
 
     @contextmanager
     def writer(self) -> Iterator[LibraryWriter]:
@@ -437,14 +410,4 @@ def _exists(file: Path) -> bool:
     except OSError as error:
         raise StorageError(
             path=file, reason=error.strerror or error, advice="check the folder's permissions"
-        ) from error
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # as private as the photos
-        (path / README).write_text(_README, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            path=path, reason=error.strerror or error, advice="choose another place: --library PATH"
         ) from error
