@@ -66,7 +66,7 @@ def test_versions_of_a_page_are_one_page() -> None:
         saved(resized(original, 0.5), format="JPEG", quality=80),
         saved(resized(original, 1.5), format="JPEG", quality=70),
         ImageEnhance.Brightness(original).enhance(0.85),
-        saved(original.crop((4, 5, 996, 1396)), format="JPEG", quality=85),
+        original.crop((4, 5, 996, 1396)),
     ):
         assert verdict(original, version) == "same"
         assert verdict(version, original) == "same"

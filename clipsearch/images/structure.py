@@ -37,7 +37,8 @@ _LEAST_SIDE = 24  # pixels, for a picture to be compared at all
 _REACH = 2  # pixels: the filter is 5 x 5
 _MOST_SAMPLES = 8_000
 _MOST_CUT = 0.015  # of a side: what a version may lack at an edge
-_TINY, _MUCH_LARGER = 160, 3  # pixels; such a thumbnail shows no words of such a picture
+_TINY, _MUCH_LARGER = 100, 3  # pixels; such a thumbnail shows no words of such a picture
+_LARGE = 600  # pixels: from this side on the middle is enough to tell an enlargement by
 _MOST_STEPS = 20  # of registration at each size
 _LEVELS = np.arange(256)
 _SMOOTHING = np.exp(-0.5 * (np.arange(-24, 25) / 6.0) ** 2)
@@ -45,7 +46,7 @@ _LEAST_ENLARGED = 1.15  # times the smaller one's width
 _SHARPNESS = 0.62  # share of what is lost: 95 of 100 originals lose 0.84, enlargements up to 0.52
 # Text that the smaller picture does not resolve, by what is lost within what becomes one pixel.
 _LOST = 15.0**2  # variance, squared grey levels
-_LOST_SHARE = 0.47  # of all variance in a place: strokes are thinner than about a pixel
+_LOST_SHARE = 0.5  # of all variance in a place: strokes are thinner than about a pixel
 _LOST_PIXELS = 0.3  # share of a place's pixels: less is a line, or an edge
 _EVEN = 10  # grey levels from the ground
 _EVEN_SHARE, _LINES = 0.35, 4  # of so many places so much is ground: lines of text
@@ -123,8 +124,8 @@ def is_enlarged(large: Image.Image, small: Image.Image) -> bool:
     factor = large.width / small.width
     if factor < _LEAST_ENLARGED:
         return False
-    if min(small.size) >= 8 * _LEAST_SIDE:
-        large, small = _middle(large), _middle(small)
+    if min(small.size) >= _LARGE:
+        large, small = _middle(large, factor), _middle(small, 1.0)
     smaller = (max(1, round(small.width / factor)), max(1, round(small.height / factor)))
     own = _sharpness(small, small.resize(smaller, Image.Resampling.LANCZOS))
     pixels = small.resize(large.size, Image.Resampling.NEAREST)
@@ -132,10 +133,15 @@ def is_enlarged(large: Image.Image, small: Image.Image) -> bool:
     return lost < _SHARPNESS * own
 
 
-def _middle(image: Image.Image) -> Image.Image:
-    """Half of a picture's width and height: edges enough to tell by."""
-    width, height = image.width // 4, image.height // 4
-    return image.crop((width, height, image.width - width, image.height - height))
+def _middle(image: Image.Image, factor: float) -> Image.Image:
+    """Half of the width and height of a picture, and the same part of it ``factor`` times as large.
+
+    It has edges enough to tell by.
+    """
+    width, height = round(image.width / factor), round(image.height / factor)
+    edges = (width // 4, height // 4, width - width // 4, height - height // 4)
+    left, top, right, bottom = (round(edge * factor) for edge in edges)
+    return image.crop((left, top, right, bottom))
 
 
 def _sharpness(large: Image.Image, small: Image.Image) -> float:
