@@ -63,6 +63,9 @@ class Versions:
         only = sorted(mine.said - other.said) + sorted(mine.facts - other.facts)
         if item not in self.enlarged and self._is_larger(item, best):
             only.append("more pixels")
+        elif item in self.enlarged and not is_of_camera(other):
+            # A soft original has no sharpness to lose either, and nothing else tells them apart.
+            only.append("more pixels, unless it is an enlargement")
         if (rating_of(self.records[item]) or 0) > (rating_of(self.records[best]) or 0):
             only.append("a higher rating")
         return tuple(only)
@@ -107,7 +110,7 @@ def known_of(
     found = {}
     for item in items:
         record = records[item]
-        facts = {"the date"} if record.taken_at else set()
+        facts = {"the date"} if record.taken_at and not record.is_dated_by_name else set()
         facts |= {_BY_CAMERA} if any(record.metadata.get(name) for name in _CAMERA) else set()
         facts |= {"the place"} if record.metadata.get("latitude") is not None else set()
         facts |= {"a rating"} if rating_of(record) is not None else set()

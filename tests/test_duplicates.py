@@ -344,6 +344,23 @@ def test_what_is_known_of_a_copy_decides_which_to_keep_and_an_enlargement_never_
     assert paths_of(shelf, capsys)[0] == {"cat by an app.jpg", "small.png"}
 
 
+def test_an_original_that_looks_like_an_enlargement_is_not_given_to_scripts(
+    shelf: Shelf, cat: Image.Image, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing but its softness tells, and a photo may be soft."""
+    at = np.ones(DIM)
+    small = shelf.add("small.png", cat, at)
+    soft = shelf.add(
+        "soft.png",
+        cat.resize((2 * cat.width, 2 * cat.height), Image.Resampling.BICUBIC),
+        shelf.near(at),
+    )
+    (group,) = (g for g in find_duplicates(shelf.library) if g.tier == "same")
+    assert {group.best.item, group.others[0].item} == {small, soft}
+    assert group.others[0].only_here == ("more pixels, unless it is an enlargement",)
+    assert paths_of(shelf, capsys)[0] == set()
+
+
 def test_a_copy_with_something_of_its_own_is_not_given_to_scripts(
     shelf: Shelf, cat: Image.Image, capsys: pytest.CaptureFixture[str]
 ) -> None:
