@@ -95,7 +95,8 @@ def export_album(
     written = _write(_owner(library, album), destination, form, paths)
     for path in written.left_out:
         notify(
-            f"{str(path)!r} cannot stand in {destination}: its name has a line break, or is taken"
+            f"{str(path)!r} cannot stand in {destination}: its name has a line break, or another "
+            "file there has it. Rename it, or export to another place"
         )
     library.albums.keep_current(name, destination, form)
     return written

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from models import named
 from serving import Served, index, running_server
 
 import clipsearch
@@ -331,12 +332,13 @@ def test_the_page_shows_a_change_of_models_and_goes_on_with_the_new_one(
         report = change_model(library_copy, new, settings=settings, batch_size=1, progress=look)
         assert report.switched
         (shown,) = looked
-        assert shown.startswith("Searches use embedded. tiny-model is being filled, ")
-        visit.tab.get_by_text("Searches use tiny-model", exact=True).wait_for()
+        shown_name = Path(named(new)).name
+        assert shown.startswith(f"Searches use embedded. {shown_name} is being filled, ")
+        visit.tab.get_by_text(f"Searches use {shown_name}", exact=True).wait_for()
         assert visit.tab.locator("#models progress").count() == 0
         assert "embedded model" in visit.status, "what is on show stays"
         assert len(visit.type("a cat cutoff:none")) == 25
-        assert f"{new} model" in visit.status
+        assert f"{named(new)} model" in visit.status
         assert visit.complaints == []
         visit.tab.close()
 
@@ -366,7 +368,8 @@ def test_the_page_says_why_a_change_of_models_did_not_begin(
         assert visit.overflow() <= 0
         visit.tab.screenshot(path=tmp_path / "refused.png")
         assert change_model(library_copy, new, settings=settings).switched
-        visit.tab.get_by_text("Searches use tiny-model", exact=True).wait_for()
+        shown_name = Path(named(new)).name
+        visit.tab.get_by_text(f"Searches use {shown_name}", exact=True).wait_for()
         assert visit.complaints == []
         visit.tab.close()
 
