@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -144,24 +144,6 @@ def merge(findings: Iterable[Findings]) -> PhotoMetadata:
     names, origins = _unique(pairs)
     found = PhotoMetadata(keywords=names, keyword_origins=origins, **values)
     return found.dated(_taken_at(blocks))
-
-
-def overlay(base: PhotoMetadata, over: PhotoMetadata) -> PhotoMetadata:
-    """``base`` with every value that ``over`` has; keywords of both, those of ``over`` first."""
-    changes = {
-        item.name: value
-        for item in fields(PhotoMetadata)
-        if (value := getattr(over, item.name)) not in (None, ())
-    }
-    changes["is_in_utc"] = base.is_in_utc if over.taken_at is None else over.is_in_utc
-    if over.latitude is not None:
-        changes["altitude_m"] = over.altitude_m
-    both = [
-        *zip(over.keywords, over.keyword_origins, strict=True),
-        *zip(base.keywords, base.keyword_origins, strict=True),
-    ]
-    changes["keywords"], changes["keyword_origins"] = _unique(both)
-    return replace(base, **changes)
 
 
 def clean_text(value: object, limit: int = MAX_TEXT_CHARACTERS) -> str | None:
