@@ -36,17 +36,17 @@ from clipsearch.images import (
     read_picture,
     sniff,
 )
-from clipsearch.uniting import Saying
-from indexer.fields import PhotoMetadata
-from indexer.live_photos import MAX_STILL_BYTES, still_of
-from indexer.messages import BrokenMessageError, receive, send
-from indexer.metadata import read_metadata
-from indexer.process_limits import (
+from clipsearch.process_limits import (
     end_with_parent,
     ignore_signals,
     limit_computing,
     limit_memory,
 )
+from clipsearch.uniting import Saying
+from indexer.fields import PhotoMetadata
+from indexer.live_photos import MAX_STILL_BYTES, still_of
+from indexer.messages import BrokenMessageError, receive, send
+from indexer.metadata import read_metadata
 from indexer.showing import give_memory_back, limit_shown_memory, shown_as
 from indexer.sidecar_names import Beside
 from indexer.sidecar_stamps import read_sidecar

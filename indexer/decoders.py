@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any
 
 from clipsearch.errors import SystemLimitError
+from clipsearch.process_limits import NOT_FOR_DECODERS
 from clipsearch.processes import own_command, own_environment
 from indexer.messages import BrokenMessageError, receive, send
-from indexer.process_limits import NOT_FOR_DECODERS
 
 # Limits of time, for what computes nothing and yet does not end: a dead network drive, a deadlock.
 # What computes too much is ended earlier by the process's own limit of computing.

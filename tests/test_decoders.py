@@ -370,7 +370,7 @@ def test_a_machine_that_stood_still_ends_no_decoder(
 def test_less_memory_than_a_decoder_is_meant_to_have_is_not_the_files_fault() -> None:
     asking = """
 import resource, sys
-from indexer.process_limits import limit_memory
+from clipsearch.process_limits import limit_memory
 assert limit_memory(1_000_000)
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 assert not limit_memory(1_000_000)

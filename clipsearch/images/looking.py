@@ -8,10 +8,8 @@ was indexed once, but files change, and a codec that meets a hostile one must no
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
@@ -32,13 +30,18 @@ from clipsearch.images.structure import (
     shows_nothing,
 )
 from clipsearch.images.undecoded import count_pages, transparency
+from clipsearch.process_limits import (
+    end_with_parent,
+    ignore_signals,
+    limit_computing,
+    limit_memory,
+)
 
 _MOST_PIXELS = 3_200_000  # that are compared; larger pictures are reduced to it
 _DRAFT_PIXELS = 2_800_000  # a JPEG is decoded at a fraction of its size that leaves at least this
 _GLANCE_SIDE = 256  # pixels; most pairs of other pages differ at this size already
 _KEPT_BYTES = 48 << 20  # of decoded pictures
 _COMPUTE_S, _PIXELS_PER_S = 20.0, 5_000_000
-_MEMORY_BYTES, _BYTES_PER_PIXEL = 2 << 30, 16
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,14 @@ class _UnseenError(Exception):
 
 
 class Eyes:
-    """Looks at pairs; keeps what it decoded last."""
+    """Looks at pairs; keeps what it decoded last.
 
-    def __init__(self, max_pixels: int) -> None:
+    ``limit`` hears before each file how many seconds computing on it may take.
+    """
+
+    def __init__(self, max_pixels: int, limit: Callable[[float], None] = lambda _: None) -> None:
         self._max_pixels = max_pixels
+        self._limit = limit
         self._kept: OrderedDict[str, _Seen | _UnseenError] = OrderedDict()
         self._kept_bytes = 0
 
@@ -113,7 +120,7 @@ class Eyes:
     def _whole(self, seen: _Seen) -> Image.Image:
         """The middle of a picture that was reduced for comparing, in its full size."""
         data = read_file(Path(seen.path))
-        limit_computing(_COMPUTE_S + seen.size[0] * seen.size[1] / _PIXELS_PER_S)
+        self._limit(_COMPUTE_S + seen.size[0] * seen.size[1] / _PIXELS_PER_S)
         image, _ = read_picture(data, name=seen.path, max_pixels=self._max_pixels)
         left, top = round(0.3 * image.width), round(0.3 * image.height)
         right, bottom = round(0.7 * image.width), round(0.7 * image.height)
@@ -148,10 +155,10 @@ class Eyes:
         return _UnseenError(reason)
 
     def _decoded(self, data: bytes, path: str) -> _Seen:
-        limit_computing(_COMPUTE_S)
+        self._limit(_COMPUTE_S)
         header = read_header(data, name=path, max_pixels=self._max_pixels)
         pixels = header.width * header.height
-        limit_computing(_COMPUTE_S + pixels / _PIXELS_PER_S)
+        self._limit(_COMPUTE_S + pixels / _PIXELS_PER_S)
         target_side = None
         if pixels > _MOST_PIXELS:
             shorter = min(header.width, header.height) * (_DRAFT_PIXELS / pixels) ** 0.5
@@ -202,28 +209,9 @@ def _bytes(seen: _Seen | _UnseenError) -> int:
     )
 
 
-def limit_computing(seconds: float) -> None:
-    """Has the system end this process after so much computing; 0 lifts the limit."""
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-def _limit_memory(max_pixels: int) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = _MEMORY_BYTES + _BYTES_PER_PIXEL * max_pixels
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
-
-
 def serve(requests: IO[str], say: Callable[[str], None], max_pixels: int) -> None:
     """Answers until the other side closes the stream: a line for each of ``others``."""
-    eyes = Eyes(max_pixels)
+    eyes = Eyes(max_pixels, limit_computing)
     for line in requests:
         request = json.loads(line)
         for other in request["others"]:
@@ -236,9 +224,10 @@ def serve(requests: IO[str], say: Callable[[str], None], max_pixels: int) -> Non
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    ignore_signals()  # Ctrl-C is for the process that asks, which then ends this one
+    end_with_parent(sys.stdin.fileno())
     max_pixels = int(sys.argv[1])
-    _limit_memory(max_pixels)
+    limit_memory(max_pixels)
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # codecs print to stdout: the answers are on a descriptor they do not know
 

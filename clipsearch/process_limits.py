@@ -1,4 +1,4 @@
-"""What holds for a decoder process: how much it may take, which signals it hears, when it ends."""
+"""What holds for a process that opens files: how much it takes, which signals it hears, its end."""
 
 from __future__ import annotations
 
