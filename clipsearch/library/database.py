@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import threading
@@ -180,7 +181,7 @@ def _value(connection: sqlite3.Connection, statement: str) -> Any:
 
 @contextlib.contextmanager
 def _in_our_words(path: Path, *, written: Path | None = None) -> Iterator[None]:
-    """Turns every error of SQLite into one of ours; ``written`` is another file that is written.
+    """Turns every error of SQLite, and of damaged JSON, into ours; ``written`` is another file that is written.
 
     What is left is a mistake in our own code and stays as it is.
     """
@@ -188,6 +189,9 @@ def _in_our_words(path: Path, *, written: Path | None = None) -> Iterator[None]:
         yield
     except Exception as error:
         cause = getattr(error, "orig", error)  # what SQLAlchemy wrapped
+        if isinstance(cause, json.JSONDecodeError):
+            reason = "words in a row of it were damaged on the disk"
+            raise LibraryCorruptError(path=path.parent, reason=reason) from error
         if not isinstance(cause, sqlite3.Error):
             raise
         name = getattr(cause, "sqlite_errorname", "") or ""
