@@ -797,6 +797,36 @@ def test_no_script_and_no_sidecar_takes_a_broken_file_for_the_photo_that_it_was(
     assert "could not be read" in changes["0.jpg"].reason
 
 
+def test_the_day_that_only_a_name_told_stays_with_a_photo_renamed_and_edited(
+    index: Index, photos: Path, library: Library
+) -> None:
+    def day(path: Path) -> str | None:
+        record = library.items([item(library, path)])[item(library, path)]
+        assert record.is_dated_by_name == (record.taken_at is not None)
+        return record.taken_at
+
+    path = save(photos / "IMG-20190105-WA0001.jpg", 40)
+    index(photos)
+    path = path.rename(photos / "beach.jpg")
+    index()
+    rate(path, 5)
+    index()
+    assert day(path) == "2019-01-05T00:00:00"
+    path = path.rename(photos / "dunes.jpg")
+    rate(path, 3)
+    index()
+    assert day(path) == "2019-01-05T00:00:00"
+    path = path.rename(photos / "IMG-20200105-WA0001.jpg")
+    index()
+    assert day(path) == "2020-01-05T00:00:00", "a name that is there counts"
+    path = path.rename(photos / "beach.jpg")
+    index()
+    save(path, 41)
+    index()
+    assert day(path) is None, "it is another picture"
+    assert library.check().ok
+
+
 # --- an oracle ----------------------------------------------------------------------------------
 
 
