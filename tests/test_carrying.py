@@ -200,6 +200,23 @@ def test_words_of_a_video_and_of_its_moments_go_with_an_edited_one(
     assert library.times([answer.item])[answer.item] == times[moments[-1]]
 
 
+def test_what_a_sidecar_says_later_of_a_video_holds_for_its_moments(
+    index: Index, library: Library, tmp_path: Path
+) -> None:
+    path = tmp_path / "videos" / "a.mp4"
+    path.parent.mkdir()
+    write_video(path, [np.asarray(picture(1).resize(SIZE))] * 30)
+    index(path.parent)
+    dated = 'xmlns:exif="http://ns.adobe.com/exif/1.0/" exif:DateTimeOriginal="2001-02-03T04:05:06"'
+    path.with_name("a.mp4.xmp").write_text(XMP.replace("xmlns:dc", f"{dated} xmlns:dc") % "lake")
+    index()
+    (video,) = library.tags.items_at(path)
+    records = library.items([video, *library.tags.moments_of([video])[video]])
+    assert len(records) > 1
+    assert {record.taken_at for record in records.values()} == {"2001-02-03T04:05:06"}
+    assert library.check().ok
+
+
 def test_tags_that_a_model_or_the_file_gave_are_of_the_content(
     index: Index, photos: Path, library: Library
 ) -> None:
