@@ -181,8 +181,9 @@ def _value(connection: sqlite3.Connection, statement: str) -> Any:
 
 @contextlib.contextmanager
 def _in_our_words(path: Path, *, written: Path | None = None) -> Iterator[None]:
-    """Turns every error of SQLite, and of damaged JSON, into ours; ``written`` is another file that is written.
+    """Turns every error of SQLite, and of damaged JSON in rows, into one of ours.
 
+    ``written`` is another file that is written.
     What is left is a mistake in our own code and stays as it is.
     """
     try:

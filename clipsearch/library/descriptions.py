@@ -159,7 +159,8 @@ def described(content_hash: str, united: United, names: Sequence[str]) -> Descri
 def _describe(connection: Connection, item: int, description: Description) -> None:
     """Writes what is said of an item; the moments of a video have its day and its facts, too."""
     rows = connection.exec_driver_sql(
-        """SELECT id, taken_at, metadata, hash, width, height, format, bytes, kind, parent_id, time_s
+        """SELECT id, taken_at, metadata, hash, width, height, format, bytes, kind, parent_id,
+            time_s
         FROM item WHERE id = ? OR parent_id = ?""",
         (item, item),
     ).fetchall()
