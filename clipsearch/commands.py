@@ -283,7 +283,8 @@ def _configure_forget(parser: ArgumentParser) -> None:
     add_library_argument(parser)
     parser.epilog = (
         "The photos themselves are never touched. What is known of a photo stays for other paths\n"
-        "that have it, also for those that are missing now: name them, too."
+        "that have it, also for those that are missing now: name them, too. A sidecar that was\n"
+        "written beside one stays: to take it back, clipsearch tag --undo before."
     )
 
 

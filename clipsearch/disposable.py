@@ -58,6 +58,7 @@ class _Indexed:
             root.path / file.relpath: (file.size, file.mtime_ns)
             for root in library.roots()
             for file in library.files(root.id)
+            if file.failure is None  # else these are of what could not be read there
         }
 
     def is_as_it_was(self, path: Path, item: int) -> bool:

@@ -176,11 +176,11 @@ class Filler:
         """Notes of the files whose content changed whether they show the same picture."""
         if self._likeness is None:
             return
-        for at, old, moments in self._changed:
+        for at, old, moments, is_proved in self._changed:
             file = self._files[at]
             if file.content_hash is not None:
                 is_same = self._likeness.is_same(old, file.content_hash, moments, vectors)
-                moved_from = file.moved_from if is_same else None
+                moved_from = file.moved_from if is_same or is_proved else None
                 self._files[at] = replace(file, is_same=is_same, moved_from=moved_from)
 
     def _settle(self, content_hash: str, failure: str | None) -> None:
@@ -266,7 +266,8 @@ class Filler:
         if failure is None and record is not None and record.item_id is not None:
             if record.item_id != reading.known_item:
                 moments = {one.time_s: one.content_hash for one in reading.moments or ()}
-                self._changed.append((len(self._files), record.item_id, moments))
+                is_proved = moved_from is not None  # by the content that it had elsewhere
+                self._changed.append((len(self._files), record.item_id, moments, is_proved))
         elif failure is None and record is None and moved_from is None:
             moved_from = self._edited_and_renamed(reading)
         elif failure is not None and record is not None and record.item_id is not None:
@@ -300,7 +301,7 @@ class Filler:
         if record is None or record.item_id in (None, reading.known_item):
             return None
         moments = {one.time_s: one.content_hash for one in reading.moments or ()}
-        self._changed.append((len(self._files), record.item_id or 0, moments))
+        self._changed.append((len(self._files), record.item_id or 0, moments, False))
         return record.id
 
     def _keep_words(self, reading: Reading) -> None:
@@ -325,8 +326,9 @@ class Filler:
 
     def _clear(self) -> None:
         self._files: list[FileState] = []
-        # Of files with another content than before: place in the list above, item, new moments.
-        self._changed: list[tuple[int, int, dict[float, str]]] = []
+        # Of files with another content than before: place in the list above, item, new moments,
+        # and whether it is proved that they were moved.
+        self._changed: list[tuple[int, int, dict[float, str], bool]] = []
         self._descriptions: list[Description] = []
         self._new_items: list[NewItem] = []
         self._hashes: list[str] = []

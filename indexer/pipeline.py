@@ -333,9 +333,15 @@ class _Run:
 
 
 def _has_words(file: FoundFile, plan: Plan) -> bool:
-    """True if sidecars say something about a file, or did when it was last read."""
+    """True if sidecars say something about a file, or may have when it was last read.
+
+    The row of a file that could not be read since names those that were there then.
+    """
     previous = plan.previous.get(file.relpath)
-    return bool(file.sidecars or (previous is not None and previous.sidecars))
+    if previous is None:
+        return bool(file.sidecars)
+    was_unread = previous.failure is not None and previous.item_id is not None
+    return bool(file.sidecars or previous.sidecars or was_unread)
 
 
 def _places(root: Path, only: Sequence[Path]) -> list[str]:

@@ -126,6 +126,8 @@ def _require_same(file: KnownFile) -> None:
     if (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns):
         return
     if hash_file(file.path) != file.content_hash:
+        if file.size < 0:
+            raise UneditableError("the photo could not be read: clipsearch info --failures")
         raise UneditableError("the photo has changed since: run clipsearch index, then write again")
 
 

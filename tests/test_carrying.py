@@ -19,6 +19,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from videos import SIZE, write_video
 
 from clipsearch.config import Settings, resolve
+from clipsearch.disposable import disposable
+from clipsearch.duplicates import IDENTICAL, DuplicateGroup, Shot
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import NotInLibraryError
 from clipsearch.library import Batch, FileState, Library, NewItem, RootRecord
@@ -29,6 +31,7 @@ from clipsearch.vectors import EmbeddingSpace
 from indexer.pipeline import index_library
 from indexer.preview import preview
 from indexer.report import IndexReport
+from indexer.sidecar_writing import write_sidecars
 
 Index = Callable[..., IndexReport]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -195,6 +198,23 @@ def test_words_of_a_video_and_of_its_moments_go_with_an_edited_one(
     (answer,) = library.opinions.answers()
     assert answer.item in library.tags.moments_of([new])[new]
     assert library.times([answer.item])[answer.item] == times[moments[-1]]
+
+
+def test_what_a_sidecar_says_later_of_a_video_holds_for_its_moments(
+    index: Index, library: Library, tmp_path: Path
+) -> None:
+    path = tmp_path / "videos" / "a.mp4"
+    path.parent.mkdir()
+    write_video(path, [np.asarray(picture(1).resize(SIZE))] * 30)
+    index(path.parent)
+    dated = 'xmlns:exif="http://ns.adobe.com/exif/1.0/" exif:DateTimeOriginal="2001-02-03T04:05:06"'
+    path.with_name("a.mp4.xmp").write_text(XMP.replace("xmlns:dc", f"{dated} xmlns:dc") % "lake")
+    index()
+    (video,) = library.tags.items_at(path)
+    records = library.items([video, *library.tags.moments_of([video])[video]])
+    assert len(records) > 1
+    assert {record.taken_at for record in records.values()} == {"2001-02-03T04:05:06"}
+    assert library.check().ok
 
 
 def test_tags_that_a_model_or_the_file_gave_are_of_the_content(
@@ -656,6 +676,172 @@ def test_a_search_names_the_copy_that_is_there(
     ids = library.present_items().tolist()
     for paths in library.paths(ids).values():
         assert [path.parent.name for path in paths] == ["DISK1", "DISK"]
+
+
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+    'xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:subject><rdf:Bag><rdf:li>%s</rdf:li>'
+    "</rdf:Bag></dc:subject></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+
+
+def all_tags_at(library: Library, path: Path) -> set[str]:
+    return {one.name for one in library.tags.of_items(library.tags.items_at(path))}
+
+
+@pytest.mark.parametrize("is_edited", [False, True])
+def test_a_sidecar_removed_while_its_photo_could_not_be_read_says_nothing_any_more(
+    index: Index, photos: Path, library: Library, *, is_edited: bool
+) -> None:
+    path, sidecar = photos / "a.jpg", photos / "a.jpg.xmp"
+    sidecar.write_text(XMP % "dog")
+    index(photos)
+    assert all_tags_at(library, path) == {"dog"}
+    sound = path.read_bytes()
+    path.write_bytes(b"broken")
+    sidecar.unlink()
+    index()
+    path.write_bytes(sound)
+    if is_edited:
+        rate(path, 3)
+    index()
+    assert all_tags_at(library, path) == set()
+    sidecar.write_text(XMP % "cat")
+    index()
+    assert all_tags_at(library, path) == {"cat"}
+
+
+def test_of_identical_files_an_edited_and_a_forgotten_one_take_their_sidecars_words_along(
+    index: Index, photos: Path, library: Library
+) -> None:
+    one, other = photos / "a.jpg", photos / "a copy.jpg"
+    shutil.copy(one, other)
+    (photos / "a.jpg.xmp").write_text(XMP % "of one")
+    (photos / "a copy.jpg.xmp").write_text(XMP % "of the other")
+    index(photos)
+    tag(library, one, "typed")
+    rate(one, 5)
+    index()
+    assert all_tags_at(library, one) == {"of one", "typed"}
+    assert all_tags_at(library, other) == {"of the other", "typed"}
+    shutil.copy(other, one)
+    index()
+    assert all_tags_at(library, one) == {"of one", "of the other", "typed"}
+    with library.writer() as writer:
+        writer.forget(one)
+    assert all_tags_at(library, other) == {"of the other", "typed"}
+
+
+def test_a_photo_moved_onto_another_is_forgotten_under_both_names(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    tag(library, photos / "b.jpg", "grandma")
+    (photos / "b.jpg").replace(photos / "a.jpg")
+    index()
+    assert tags_at(library, photos / "a.jpg") == {"grandma"}
+    with library.writer() as writer:
+        assert writer.forget(photos / "a.jpg").kept_for == ()
+    assert not library.items([1, 2])
+
+
+def test_nothing_of_a_forgotten_photo_can_be_read_in_the_database(
+    index: Index, photos: Path, library: Library
+) -> None:
+    secret = save(photos / "clinic.jpg", 9)
+    (photos / "clinic.jpg.xmp").write_text(XMP % "surgery")
+    (photos / "a.jpg.xmp").write_text(XMP % "beach")
+    index(photos)
+    for path, name in ((secret, "grandma"), (photos / "a.jpg", "holiday")):
+        tag(library, path, name)
+        with library.writer() as writer:
+            before = f"before {name}".encode()
+            writer.tags.remember_sidecar(path.with_name(f"{path.name}.xmp"), before, "hash")
+    for stars in (5, 4):
+        rate(secret, stars)
+        index()
+    for suffix in (".jpg", ".jpg.xmp"):
+        (photos / f"clinic{suffix}").rename(photos / f"visit{suffix}")
+    index()
+    with Library.open(library.path) as reader:  # as a server, which keeps the log alive
+        assert reader.counts().files == 4
+        with library.writer() as writer:
+            writer.forget(photos / "visit.jpg")
+        stored = b"".join(file.read_bytes() for file in library.path.glob("library.db*"))
+        left = [word for word in (b"clinic", b"visit", b"grandma", b"surgery") if word in stored]
+        assert left == []
+        assert b"before holiday" in stored, "other photos keep what is theirs"
+        assert all_tags_at(reader, photos / "a.jpg") == {"beach", "holiday"}
+
+
+def test_words_are_taken_back_with_tags_that_nothing_else_has_any_more(
+    index: Index, photos: Path, library: Library
+) -> None:
+    index(photos)
+    tag(library, photos / "a.jpg", "grandma")
+    save(photos / "a.jpg", 77)
+    index()
+    (change,) = library.carryings.all()
+    with library.writer() as writer:
+        writer.tags.remove_by_hand(library.tags.items_at(photos / "a.jpg"), "grandma")
+        writer.forget(photos / "b.jpg")
+        writer.take_back(change)
+    assert [one.name for one in library.tags.of_items([change.from_item])] == ["grandma"]
+
+
+def test_no_script_and_no_sidecar_takes_a_broken_file_for_the_photo_that_it_was(
+    index: Index, photos: Path, library: Library
+) -> None:
+    broken = photos / "0.jpg"
+    shutil.copy(photos / "a.jpg", broken)
+    index(photos)
+    tag(library, broken, "grandma")
+    broken.write_bytes(bytes(100))
+    os.utime(broken, (10**9, 10**9 + 0.5))
+    index()
+    shots = [
+        Shot(item(library, path), (path,), 1.0, 400, 300, 9, None, None, None)
+        for path in (broken, photos / "a.jpg")
+    ]
+    for best, other in (shots, reversed(shots)):
+        paths, notes = disposable(library, [DuplicateGroup(IDENTICAL, best, (other,))])
+        assert paths == []
+        assert len(notes) == 1
+    changes = {change.path.name: change for change in write_sidecars(library)}
+    assert changes["a.jpg.xmp"].done == "written"
+    assert changes["0.jpg"].done == "refused"
+    assert "could not be read" in changes["0.jpg"].reason
+
+
+def test_the_day_that_only_a_name_told_stays_with_a_photo_renamed_and_edited(
+    index: Index, photos: Path, library: Library
+) -> None:
+    def day(path: Path) -> str | None:
+        record = library.items([item(library, path)])[item(library, path)]
+        assert record.is_dated_by_name == (record.taken_at is not None)
+        return record.taken_at
+
+    path = save(photos / "IMG-20190105-WA0001.jpg", 40)
+    index(photos)
+    path = path.rename(photos / "beach.jpg")
+    index()
+    rate(path, 5)
+    index()
+    assert day(path) == "2019-01-05T00:00:00"
+    path = path.rename(photos / "dunes.jpg")
+    rate(path, 3)
+    index()
+    assert day(path) == "2019-01-05T00:00:00"
+    path = path.rename(photos / "IMG-20200105-WA0001.jpg")
+    index()
+    assert day(path) == "2020-01-05T00:00:00", "a name that is there counts"
+    path = path.rename(photos / "beach.jpg")
+    index()
+    save(path, 41)
+    index()
+    assert day(path) is None, "it is another picture"
+    assert library.check().ok
 
 
 # --- an oracle ----------------------------------------------------------------------------------

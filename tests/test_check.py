@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clipsearch.errors import LibraryError
+from clipsearch.errors import LibraryCorruptError, LibraryError
 from clipsearch.library import Batch, FileState, Library, NewItem
 from clipsearch.vectors import EmbeddingSpace, unit_rows
 
@@ -107,6 +107,78 @@ def test_rows_that_point_nowhere_are_named_and_removed(filled: Path) -> None:
         assert library.check(repair=True).ok
         assert library.check().problems == []
         assert library.counts().items == COUNT - 1
+
+
+@pytest.mark.parametrize(
+    ("table", "values"),
+    [
+        ("item_tag", "99, 1, 'user', 'hand', NULL"),
+        ("tag_answer", "99, 1, 1, '2024-01-01'"),
+        ("tag_answer", "1, 99, 1, '2024-01-01'"),
+        ("tag_before_answer", "99, 1"),
+        ("tag_cutoff", "'no space', 1, 0.5"),
+        ("feedback", "'a cat', 99, 1, '2024-01-01'"),
+        ("not_duplicate", "1, 99"),
+        ("not_duplicate", "98, 99"),
+        ("own_words", "99, '{}'"),
+        ("sidecar", "99, 'a.xmp', 0, 1, 1, '{}', NULL, '2024-01-01'"),
+        ("album_export", "'/there', 99, 'links'"),
+        ("carried", "1, 99, 1, 2, '2024-01-01', 1, 0, 1, 'carried', '[]'"),
+        ("caption", "1, 99, 'a cat', 'hand'"),
+        ("concept_photo", "1, 99, 'hash', '/there'"),
+        ("embedding", "99, 99, 'no space', x'00', 0"),
+    ],
+)
+def test_a_row_of_any_table_that_points_nowhere_is_removed_and_no_other(
+    filled: Path, table: str, values: str
+) -> None:
+    with Library.open(filled) as library, library.writer() as writer:
+        writer.tags.add_by_hand([1], "mine")
+        writer.tags.answer(2, "mine", accepted=False)
+        library.opinions.tell_apart(1, 2)
+        library.opinions.answer("a cat", 3, relevant=True)
+    harm(filled, f"INSERT INTO {table} VALUES ({values})")  # noqa: S608 - our own texts
+    with Library.open(filled) as library:
+        assert [problem.where.split()[0] for problem in library.check().problems] == [table]
+        assert library.check(repair=True).ok
+        assert library.check().problems == []
+        assert library.counts().items == COUNT
+        assert {one.name for one in library.tags.of_items([1])} == {"mine"}
+        assert len(library.tags.answers()) == len(library.opinions.answers()) == 1
+        assert library.opinions.told_apart() == {(1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("table", "values"),
+    [
+        ("own_words", "1, '{'"),
+        ("sidecar", "1, 'a.xmp', 0, 1, 1, '{\"over\": ', NULL, '2024-01-01'"),
+        ("carried", "1, 1, 2, 3, '2024-01-01', 1, 0, 1, 'carried', '[{'"),
+    ],
+)
+def test_damaged_words_are_named_and_mended_and_read_again(
+    filled: Path, table: str, values: str
+) -> None:
+    harm(filled, f"INSERT INTO {table} VALUES ({values})")  # noqa: S608 - our own texts
+    with Library.open(filled) as library:
+        (problem,) = library.check().problems
+        assert problem.where.split()[0] == table
+        if table == "carried":
+            with pytest.raises(LibraryCorruptError, match="clipsearch check"):
+                library.carryings.all()
+        if table == "own_words":
+            file = library.files(library.roots()[0].id)[0]
+            read = FileState(file.root_id, file.relpath, 9, 2, 1, file.relpath[:-4])
+            with (
+                library.writer() as writer,
+                pytest.raises(LibraryCorruptError, match="clipsearch check"),
+            ):
+                writer.commit(Batch(files=[read]))
+        assert library.check(repair=True).ok
+        assert library.check().problems == []
+        (root,) = library.roots()
+        if table != "carried":
+            assert library.files(root.id)[0].mtime_ns == -1, "it is read again"
 
 
 def test_random_flips_in_the_file_never_pass_unnoticed_for_a_vector(filled: Path) -> None:

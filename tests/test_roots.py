@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from clipsearch.errors import LibraryError, NotInLibraryError
-from clipsearch.library import Batch, FileState, Library, NewItem
+from clipsearch.library import (
+    Batch,
+    Description,
+    FileState,
+    Library,
+    NewItem,
+    SidecarState,
+)
 from indexer.changes import plan_changes
 from indexer.scan import scan
 
@@ -201,6 +208,72 @@ def test_a_folder_that_was_indexed_again_under_its_new_name_becomes_one_with_the
             (item,) = library.tags.items_at(tmp_path / "elsewhere" / path)
             assert name in {tag.name for tag in library.tags.of_items([item])}
         assert library.check().ok
+
+
+def test_two_names_swapped_between_the_looks_keep_each_their_words_when_folders_become_one(
+    call_cli: Run, photos: Path, library_of: Callable[..., None], tmp_path: Path, library_path: Path
+) -> None:
+    library_of(photos)
+    with Library.open(library_path) as library, library.writer() as writer:
+        for name in ("3", "6"):
+            (item,) = library.tags.items_at(photos / "0" / f"{name}.jpg")
+            writer.tags.add_by_hand([item], f"of {name}")
+    photos.rename(tmp_path / "elsewhere")
+    library_of(tmp_path / "elsewhere")
+    with Library.open(library_path) as library, library.writer() as writer:
+        new = library.roots()[1]
+        swapped = [("0/3.jpg", "0/6.jpg"), ("0/6.jpg", "0/3.jpg")]
+        files = [FileState(new.id, path, 1, 1, 1, content) for path, content in swapped]
+        writer.commit(Batch(files=files))
+    assert call_cli("roots", "move", photos, tmp_path / "elsewhere").returncode == 0
+    with Library.open(library_path) as library:
+        for path, name in (("3", "of 6"), ("6", "of 3")):
+            items = library.tags.items_at(tmp_path / "elsewhere" / "0" / f"{path}.jpg")
+            assert [tag.name for tag in library.tags.of_items(items)] == [name]
+
+
+def test_sidecars_words_are_those_of_the_files_that_are_left_when_folders_become_one(
+    call_cli: Run, photos: Path, library_of: Callable[..., None], tmp_path: Path, library_path: Path
+) -> None:
+    def beside(word: str) -> tuple[SidecarState, ...]:
+        return (SidecarState("a.xmp", 1, 1, {"over": {"keywords": [[word, "xmp-sidecar"]]}}),)
+
+    (tmp_path / "other").mkdir()
+    library_of(photos, tmp_path / "other")
+    photos.rename(tmp_path / "elsewhere")
+    library_of(tmp_path / "elsewhere")
+    with Library.open(library_path) as library, library.writer() as writer:
+        old, other, new = library.roots()
+        for name in ("0/3.jpg", "2/5.jpg"):  # one was edited since, one cannot be read any more
+            writer.commit(
+                Batch(
+                    files=[
+                        FileState(old.id, name, 1, 1, 1, name, None, "x", beside(f"at {name}")),
+                        FileState(new.id, name, 1, 1, 1, "edited"),
+                    ],
+                    new_items=[NewItem("edited", 1, 1, "JPEG", 1)],
+                    descriptions=[Description(name, None, {}, own={})],
+                )
+            )
+        copy = FileState(other.id, "c.jpg", 1, 1, 1, "0/3.jpg", None, "x", beside("of a copy"))
+        writer.commit(Batch(files=[copy]))
+        (item,) = library.tags.items_at(tmp_path / "other" / "c.jpg")
+        tags = {tag.name for tag in library.tags.of_items([item])}
+        assert tags == {"at 0/3.jpg", "of a copy"}
+        with library._database.writing() as connection:
+            connection.exec_driver_sql(
+                "UPDATE file SET item_id = NULL, failure = 'x' WHERE root_id = ? AND relpath = ?",
+                (new.id, "2/5.jpg"),
+            )
+    assert call_cli("roots", "move", photos, tmp_path / "elsewhere").returncode == 0
+    with Library.open(library_path) as library:
+        tags = {tag.name for tag in library.tags.of_items([item])}
+        assert tags == {"of a copy"}
+        items = library.tags.items_at(tmp_path / "elsewhere" / "2" / "5.jpg")
+        assert [tag.name for tag in library.tags.of_items(items)] == ["at 2/5.jpg"]
+        with library.writer() as writer:
+            writer.commit(Batch(files=[FileState(new.id, "2/5.jpg", 2, 2, 2, "2/5.jpg")]))
+        assert [tag.name for tag in library.tags.of_items(items)] == ["at 2/5.jpg"]
 
 
 def test_two_folders_with_other_contents_become_one_only_by_force(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipsearch.library.database import Database
+from clipsearch.library.name_dating import keep_day_of_name
 from clipsearch.library.paths import from_column, to_column
 from clipsearch.library.records import Carried, FileState
 from clipsearch.library.said import (
@@ -137,6 +138,8 @@ def follow_change(
         state = CARRIED if change.is_same else KEPT
     else:
         state = KEPT if change.was_missing and change.is_same is False else CARRIED
+    if is_version or change.is_same:
+        keep_day_of_name(connection, change.old, change.new)
     _write(connection, change, state, now, moves=not others)
 
 

@@ -15,28 +15,13 @@ from clipsearch.library.schema import concept_checksum, embedding_checksum, item
 from clipsearch.vectors import EmbeddingSpace, from_bytes
 
 _FROM_BACKUP = "cannot be mended: restore a backup, or delete the library and index again"
-# Mends a row that points to a row that is not there, by its table and the table it points to.
+# Mends a row that points to a row that is not there, by its table and the table it points to; from
+# other tables it is removed.
 _LOOSE_ENDS = {
     # It is read again.
     ("file", "item"): "UPDATE file SET item_id = NULL, mtime_ns = -1 WHERE id = ?",
     ("file", "file"): "UPDATE file SET moved_to = NULL WHERE id = ?",
-    ("carried", "file"): "DELETE FROM carried WHERE id = ?",
-    ("carried", "item"): "DELETE FROM carried WHERE id = ?",
-    ("file", "root"): "DELETE FROM file WHERE id = ?",
-    ("embedding", "item"): "DELETE FROM embedding WHERE id = ?",
-    ("embedding", "space"): "DELETE FROM embedding WHERE id = ?",
-    ("caption", "item"): "DELETE FROM caption WHERE id = ?",
-    ("concept_photo", "concept"): "DELETE FROM concept_photo WHERE id = ?",
-    ("concept_vector", "space"): "DELETE FROM concept_vector WHERE id = ?",
-    ("own_words", "item"): "DELETE FROM own_words WHERE item_id = ?",
-    (
-        "sidecar",
-        "file",
-    ): "DELETE FROM sidecar WHERE ? IS NULL AND file_id NOT IN (SELECT id FROM file)",
-    ("item", "item"): "DELETE FROM item WHERE id = ?",  # a moment without its video
 }
-_LOOSE_TAGS = """DELETE FROM item_tag WHERE ? IS NULL AND (
-    item_id NOT IN (SELECT id FROM item) OR tag_id NOT IN (SELECT id FROM tag))"""
 
 
 @dataclass(frozen=True)
@@ -97,6 +82,7 @@ def _findings(connection: sqlite3.Connection) -> Iterator[_Finding]:
     yield from _embeddings(connection)
     yield from _concepts(connection)
     yield from _loose_ends(connection)
+    yield from _words(connection)
     yield from _meta(connection)
 
 
@@ -183,10 +169,39 @@ def _vector_trouble(vector: bytes, dim: Any) -> str | None:
 
 
 def _loose_ends(connection: sqlite3.Connection) -> Iterator[_Finding]:
-    for table, row, parent, _ in connection.execute("PRAGMA foreign_key_check").fetchall():
+    for table, row, parent, key in connection.execute("PRAGMA foreign_key_check").fetchall():
         what = f"points to a row of {parent} that is not there"
-        statement = _LOOSE_ENDS.get((table, parent), _LOOSE_TAGS)
+        statement = _LOOSE_ENDS.get((table, parent))
+        if statement is None and row is not None:
+            statement = f"DELETE FROM {table} WHERE rowid = ?"  # noqa: S608 - our own tables
+        elif statement is None:  # a table without row numbers
+            keys = connection.execute(f"PRAGMA foreign_key_list({table})").fetchall()
+            column = next(name for number, _, _, name, *_ in keys if number == key)
+            statement = f"""DELETE FROM {table} WHERE ? IS NULL
+                AND {column} NOT IN (SELECT id FROM {parent})"""  # noqa: S608 - our own tables
         yield _Finding(f"{table} {row or ''}".rstrip(), what, row, (statement,))
+
+
+def _words(connection: sqlite3.Connection) -> Iterator[_Finding]:
+    """What photos and sidecars say, and what was carried over, where it is no JSON any more."""
+    again = "UPDATE file SET mtime_ns = -1 WHERE item_id = ?"
+    for (item,) in connection.execute("SELECT item_id FROM own_words WHERE NOT json_valid(said)"):
+        what = "what the photo says itself was damaged on the disk"
+        yield _Finding(
+            f"own_words {item}", what, item, ("DELETE FROM own_words WHERE item_id = ?", again)
+        )
+    again = "UPDATE file SET mtime_ns = -1 WHERE id = ?"
+    rows = connection.execute(
+        "SELECT DISTINCT file_id FROM sidecar WHERE NOT json_valid(said)"
+    ).fetchall()
+    for (file,) in rows:
+        what = "what a sidecar says was damaged on the disk"
+        yield _Finding(
+            f"sidecar {file}", what, file, ("DELETE FROM sidecar WHERE file_id = ?", again)
+        )
+    for (row,) in connection.execute("SELECT id FROM carried WHERE NOT json_valid(words)"):
+        what = "what was carried over was damaged on the disk: it cannot be taken back"
+        yield _Finding(f"carried {row}", what, row, ("DELETE FROM carried WHERE id = ?",))
 
 
 def _meta(connection: sqlite3.Connection) -> Iterator[_Finding]:

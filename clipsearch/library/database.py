@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import threading
@@ -131,6 +132,15 @@ class Database:
             source.backup(target)
             target.execute("PRAGMA journal_mode = DELETE")
 
+    def checkpoint(self) -> None:
+        """Empties the write-ahead log, which holds rows as they were before they were deleted.
+
+        Not while others read for longer than they are waited for; then the last one to close the
+        database does it.
+        """
+        with _in_our_words(self.path), self._borrowed() as driver:
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def shrink(self) -> None:
         """Writes the database anew without its free pages, and empties the write-ahead log."""
         with _in_our_words(self.path), self._borrowed() as driver:
@@ -171,14 +181,18 @@ def _value(connection: sqlite3.Connection, statement: str) -> Any:
 
 @contextlib.contextmanager
 def _in_our_words(path: Path, *, written: Path | None = None) -> Iterator[None]:
-    """Turns every error of SQLite into one of ours; ``written`` is another file that is written.
+    """Turns every error of SQLite, and of damaged JSON in rows, into one of ours.
 
+    ``written`` is another file that is written.
     What is left is a mistake in our own code and stays as it is.
     """
     try:
         yield
     except Exception as error:
         cause = getattr(error, "orig", error)  # what SQLAlchemy wrapped
+        if isinstance(cause, json.JSONDecodeError):
+            reason = "words in a row of it were damaged on the disk"
+            raise LibraryCorruptError(path=path.parent, reason=reason) from error
         if not isinstance(cause, sqlite3.Error):
             raise
         name = getattr(cause, "sqlite_errorname", "") or ""

@@ -157,32 +157,25 @@ def described(content_hash: str, united: United, names: Sequence[str]) -> Descri
 
 
 def _describe(connection: Connection, item: int, description: Description) -> None:
-    told_at, told, content_hash, width, height, format_name, size, *of_video = (
+    """Writes what is said of an item; the moments of a video have its day and its facts, too."""
+    rows = connection.exec_driver_sql(
+        """SELECT id, taken_at, metadata, hash, width, height, format, bytes, kind, parent_id,
+            time_s
+        FROM item WHERE id = ? OR parent_id = ?""",
+        (item, item),
+    ).fetchall()
+    for row, told_at, told, content_hash, width, height, form, size, *of_video in rows:
+        taken_at, facts = description.taken_at, description.metadata
+        if taken_at is None and is_from_name(told):
+            taken_at, facts = told_at, {**facts, TAKEN_FROM: NAME}  # the name still tells it
+        metadata = json.dumps(facts, sort_keys=True)
+        checksum = item_checksum(
+            content_hash, width, height, form, size, taken_at, metadata, *of_video
+        )
         connection.exec_driver_sql(
-            """SELECT taken_at, metadata, hash, width, height, format, bytes, kind, parent_id,
-                time_s
-            FROM item WHERE id = ?""",
-            (item,),
-        ).one()
-    )
-    taken_at, facts = description.taken_at, description.metadata
-    if taken_at is None and is_from_name(told):
-        taken_at, facts = told_at, {**facts, TAKEN_FROM: NAME}  # the name still tells it
-    metadata = json.dumps(facts, sort_keys=True)
-    checksum = item_checksum(
-        content_hash,
-        width,
-        height,
-        format_name,
-        size,
-        taken_at,
-        metadata,
-        *of_video,
-    )
-    connection.exec_driver_sql(
-        "UPDATE item SET taken_at = ?, metadata = ?, checksum = ? WHERE id = ?",
-        (taken_at, metadata, checksum, item),
-    )
+            "UPDATE item SET taken_at = ?, metadata = ?, checksum = ? WHERE id = ?",
+            (taken_at, metadata, checksum, row),
+        )
     _replace_tags(connection, item, description)
     connection.exec_driver_sql(
         "DELETE FROM caption WHERE item_id = ? AND source <> ?", (item, HAND)

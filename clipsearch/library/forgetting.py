@@ -20,13 +20,19 @@ _OF_A_PATH = """SELECT value FROM json_each(?) WHERE value IN (
     SELECT item_id FROM file WHERE item_id IS NOT NULL)"""
 _OR_BEFORE = "OR value IN (SELECT from_item FROM carried UNION SELECT to_item FROM carried)"
 
+_DELETE_UNUSED_TAGS = """DELETE FROM tag
+    WHERE NOT EXISTS (SELECT 1 FROM item_tag WHERE tag_id = tag.id)
+    AND id NOT IN (SELECT tag_id FROM tag_answer UNION SELECT tag_id FROM tag_before_answer
+        UNION SELECT tag_id FROM tag_cutoff)"""
+
 
 def forget_path(connection: Connection, library: Path, path: Path) -> ForgetReport:
     """Deletes the rows of a file, a folder or whole roots, and the items that were theirs alone.
 
     Those are the present contents, and earlier ones of the same paths. An item that another path
     holds stays: also one that is missing now or cannot be read, because it may come back. A path
-    from which the file was seen to be renamed to a forgotten one goes along with it.
+    from which the file was seen to be renamed to a forgotten one goes along with it, and so do tags
+    that nothing else has and what was kept to undo the writing of sidecars beside it.
     NotInLibraryError if nothing of the path is known.
     """
     roots, files = _known_at(connection, path)
@@ -47,6 +53,7 @@ def forget_path(connection: Connection, library: Path, path: Path) -> ForgetRepo
         UNION SELECT to_item FROM carried WHERE file_id IN (SELECT value FROM json_each(:ids))""",
         gone,
     )
+    _drop_written_sidecars(connection, gone)
     for statement in (
         "DELETE FROM file WHERE id IN (SELECT value FROM json_each(:ids))",
         "DELETE FROM carried WHERE file_id IN (SELECT value FROM json_each(:ids))",
@@ -60,6 +67,7 @@ def forget_path(connection: Connection, library: Path, path: Path) -> ForgetRepo
     unite_words(connection, kept)  # the words beside other copies stay
     for item in (set(present) - kept) | (set(earlier) - set(present) - kept_earlier):
         connection.exec_driver_sql("DELETE FROM item WHERE id = ?", (item,))
+    connection.exec_driver_sql(_DELETE_UNUSED_TAGS)
     return ForgetReport(
         files=len(files),
         items=len(set(present) - kept),
@@ -78,6 +86,30 @@ def _with_traces(connection: Connection, files: list[int]) -> list[int]:
         SELECT id FROM gone""",
         files,
     )
+
+
+def _drop_written_sidecars(connection: Connection, files: list[int]) -> None:
+    """Drops what sidecars of some rows were before they were written.
+
+    One that bears no ending (a.xmp) stays while the library has another file of that name.
+    """
+    written = connection.exec_driver_sql("SELECT path FROM written_sidecar").fetchall()
+    if not written:
+        return
+    gone = set(files)
+    full: dict[bool, set[Path]] = {True: set(), False: set()}  # whether the file is forgotten
+    stems: dict[bool, set[Path]] = {True: set(), False: set()}
+    for identity, root, relpath in connection.exec_driver_sql(
+        "SELECT file.id, path, relpath FROM file JOIN root ON root.id = root_id"
+    ):
+        path = Path(from_column(root)) / from_column(relpath)
+        full[identity in gone].add(path)
+        stems[identity in gone].add(path.with_suffix(""))
+    for (column,) in written:
+        bearer = Path(from_column(column)).with_suffix("")  # a.jpg or a, of a.jpg.xmp or a.xmp
+        of_one = bearer in full[True] and bearer not in full[False]
+        if of_one or (bearer in stems[True] and bearer not in stems[False] | full[False]):
+            connection.exec_driver_sql("DELETE FROM written_sidecar WHERE path = ?", (column,))
 
 
 def _waiting(connection: Connection, items: set[int]) -> tuple[Path, ...]:

@@ -52,6 +52,18 @@ def date_by_names(connection: Connection, items: Sequence[int]) -> bool:
     return changed
 
 
+def keep_day_of_name(connection: Connection, old: int, new: int) -> None:
+    """Gives an edited picture that nothing dates the day that a name told of it before."""
+    (told, metadata), (taken_at, _) = (
+        connection.exec_driver_sql(
+            "SELECT taken_at, metadata FROM item WHERE id = ?", (item,)
+        ).one()
+        for item in (old, new)
+    )
+    if taken_at is None and told is not None and is_from_name(metadata):
+        _write(connection, new, told)
+
+
 def date_all_by_names(connection: Connection) -> bool:
     """The same for all items, once a library."""
     done = connection.exec_driver_sql("SELECT 1 FROM meta WHERE key = ?", (_DONE,)).first()

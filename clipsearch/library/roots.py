@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from clipsearch.errors import LibraryError, NotInLibraryError
 from clipsearch.library.carrying import Replaced, follow_change
+from clipsearch.library.descriptions import unite_words
 from clipsearch.library.paths import from_column, relative_to, spellings, to_column
 from clipsearch.library.records import RootRecord
 
@@ -113,6 +115,10 @@ def _merge(connection: Connection, old: RootRecord, new: RootRecord) -> None:
         WHERE before.root_id = ?""",
         (new.id, old.id),
     ).fetchall()
+    held: dict[int | None, list[int]] = defaultdict(list)  # by item, the rows of ``old``
+    for before, before_item, _, _ in rows:
+        held[before_item].append(before)
+    changes, touched = [], set()
     for before, before_item, after, after_item in rows:
         if after is None:
             connection.exec_driver_sql("UPDATE file SET root_id = ? WHERE id = ?", (new.id, before))
@@ -120,6 +126,9 @@ def _merge(connection: Connection, old: RootRecord, new: RootRecord) -> None:
         for statement in (
             "UPDATE file SET moved_to = :after WHERE moved_to = :before AND id <> :after",
             "UPDATE carried SET file_id = :after WHERE file_id = :before",
+            # What the row that stays knows is later, if it knows anything.
+            """UPDATE OR IGNORE sidecar SET file_id = :after WHERE file_id = :before
+            AND (SELECT item_id IS NULL FROM file WHERE id = :after)""",
             "DELETE FROM file WHERE id = :before",
         ):
             connection.exec_driver_sql(statement, {"before": before, "after": after})
@@ -128,8 +137,12 @@ def _merge(connection: Connection, old: RootRecord, new: RootRecord) -> None:
                 "UPDATE file SET item_id = ? WHERE id = ?", (before_item, after)
             )
         elif before_item not in (None, after_item):
-            change = Replaced(after, before_item, after_item, is_same=None, was_known=False)
-            follow_change(connection, change, (), now)
+            was_known = any(row != before for row in held[after_item])
+            changes.append(Replaced(after, before_item, after_item, None, was_known))
+        touched |= {before_item} - {None}
+    for change in changes:  # when each file is known once
+        follow_change(connection, change, (), now)
+    unite_words(connection, touched)
     connection.exec_driver_sql("DELETE FROM root WHERE id = ?", (old.id,))
 
 

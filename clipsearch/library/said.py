@@ -84,6 +84,7 @@ _ONE = {
     "learned names": "learned name",
     "albums": "album",
 }
+_NAMING_TAGS = ("tags", "answers", "tags before")  # which nothing else may have any more
 BEFORE = "tags before"  # an answer of review, which undo gives back: a part of the answer
 ALBUMS = "albums"  # saved queries that name the item, such as similar:#12
 
@@ -118,6 +119,8 @@ def give(connection: Connection, said: Said, item: int, source: int) -> Said:
     given: Said = {}
     for kind, statement in _GIVE.items():
         for row in said.get(kind, ()):
+            if kind in _NAMING_TAGS:
+                _run(connection, "INSERT INTO tag (name) VALUES (:a) ON CONFLICT DO NOTHING", row)
             if _run(connection, statement, row, item=item, source=source).rowcount > 0:
                 given.setdefault(kind, []).append(row)
     return given

@@ -186,9 +186,14 @@ class TagReader:
         return found
 
     def files_of(self, items: Sequence[int]) -> dict[int, list[KnownFile]]:
-        """The files that are there of pictures and videos, by path."""
+        """The files that are there of pictures and videos, by path.
+
+        Of one that could not be read since, what lies there is not the item's content: its size and
+        time are -1.
+        """
         rows = self._rows(
-            """SELECT item_id, path, relpath, size, mtime_ns, item.hash FROM file
+            """SELECT item_id, path, relpath, iif(failure IS NULL, size, -1),
+                iif(failure IS NULL, mtime_ns, -1), item.hash FROM file
             JOIN root ON root.id = root_id JOIN item ON item.id = item_id
             WHERE missing_since IS NULL AND item_id IN (SELECT value FROM json_each(:ids))""",
             ids=json.dumps([int(item) for item in items]),

@@ -208,6 +208,7 @@ class LibraryWriter:
             _next_revision(connection)
             # Before the commit: a crash must not leave pictures behind that were forgotten.
             self._remove_caches({row[0] for row in _all(connection, "SELECT hash FROM item")})
+        self._database.checkpoint()
         return report
 
     def take_back(self, carried: Carried) -> None:
