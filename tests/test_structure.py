@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageDraw, ImageEnhance, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 from clipsearch.close_looks import look_closely
 from clipsearch.hashing import hash_file
@@ -76,6 +76,23 @@ def test_a_thumbnail_whose_text_cannot_be_read_is_not_surely_this_page_or_that()
     thumbnail = resized(page(), 1 / 8)
     for total in ("483.60", "933.60"):
         assert verdict(page(total=total), thumbnail) == "unresolved"
+
+
+def photographed(image: Image.Image) -> Image.Image:
+    """As a phone takes it of a screen: soft, with the noise of the moment."""
+    noise = Image.effect_noise(image.size, 14).convert("RGB")
+    soft = Image.blend(image.filter(ImageFilter.GaussianBlur(0.7)), noise, 0.2)
+    return saved(soft, format="JPEG", quality=80)
+
+
+@pytest.mark.parametrize(("width", "factor"), [(500, 0.5), (500, 0.75), (450, 2 / 3), (400, 0.5)])
+def test_a_smaller_photo_of_another_page_is_never_surely_this_one(
+    width: int, factor: float
+) -> None:
+    """Where the digit that differs is too small to be noticed, too."""
+    small = resized(photographed(page(width=width, total="488.60")), factor)
+    one = photographed(page(width=width))
+    assert verdict(one, saved(small, format="JPEG", quality=70)) != "same"
 
 
 def test_a_small_copy_of_a_photo_is_a_copy(real_photos: Path) -> None:

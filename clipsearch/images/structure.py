@@ -26,6 +26,14 @@ _MOST_LEFT_EVERYWHERE, _MOST_LEFT_ALIGNED = (
     0.15,
 )  # share of the structure's variance that is usually left
 _DAMAGED = 0.05  # the same, from which on thin text cannot be told from other text
+# Of a smaller version: nothing comes near the bar, and other text would have been noticed.
+_MOST_HIDDEN = 0.7  # of the structure of a usual place could differ without being too much
+_DOUBTFUL = 2.6  # of what is left, as above: versions of photos have less
+_TEXT_SCALES = (
+    1.5,
+    2,
+    3,
+)  # strokes thinner than so many pixels of the smaller picture are small text
 _CELL = 4  # pixels; a place is 2 x 2 cells
 _RINGING = 2  # cells: compressed with loss, an edge is felt in its whole block of 8 x 8
 _OCTAVES = 4  # sizes of what may differ: from a comma to a headline
@@ -51,7 +59,7 @@ _LOST_PIXELS = 0.3  # share of a place's pixels: less is a line, or an edge
 _EVEN = 10  # grey levels from the ground
 _EVEN_SHARE, _LINES = 0.35, 4  # of so many places so much is ground: lines of text
 _WORD_EVEN_SHARE = 0.55  # the same of one place, a word or a number
-_MOST_PLACES = 500  # that are looked at for their ground
+_MOSTLY, _MOST_PLACES = 0.7, 500  # that are looked at for their ground
 _PLACE = 8  # pixels of the smaller picture
 
 
@@ -84,18 +92,22 @@ def compare(one: Image.Image, other: Image.Image) -> Agreement:
     if min(small.size) < _LEAST_SIDE:
         return Agreement("unresolved", 0.0, is_exact=False)
     box: Box | None = None
-    left, everywhere = _left(large, small, None)
+    left, everywhere, hidden = _left(large, small, None)
     if left > _MOST_LEFT or everywhere > _MOST_LEFT_EVERYWHERE:
         # Perhaps an edge was cut off, or it was resized from another corner.
         box = _shown_by(large, small)
-        left, everywhere = _left(large, small, box)
+        left, everywhere, hidden = _left(large, small, box)
         if left > _MOST_LEFT or everywhere > _MOST_LEFT_ALIGNED:
             return Agreement("other", left, is_exact=False)
     halved = (small.width // 2, small.height // 2)
     is_tiny = min(small.size) < _TINY and large.width > _MUCH_LARGER * small.width
     is_lost = is_tiny or _loses_text(large, small.size)
     is_damaged = everywhere > _DAMAGED and _loses_text(small, halved)
-    verdict: Verdict = "unresolved" if is_lost or is_damaged else "same"
+    is_smaller = large.width >= _LEAST_ENLARGED * small.width
+    is_unsure = is_smaller and (
+        left > _DOUBTFUL or (hidden > _MOST_HIDDEN and _has_small_text(large, small))
+    )
+    verdict: Verdict = "unresolved" if is_lost or is_damaged or is_unsure else "same"
     return Agreement(verdict, left, False, box)
 
 
@@ -159,8 +171,10 @@ def _away_at_edges(large: Image.Image, again: Image.Image, small: Image.Image) -
     return float(np.sqrt(np.square(away[:-1, :-1][steep]).mean())) / max(height, 1.0)
 
 
-def _left(large: Image.Image, small: Image.Image, box: Box | None) -> tuple[float, float]:
-    """What is left in the worst place, and the usual share of the structure that is left."""
+def _left(large: Image.Image, small: Image.Image, box: Box | None) -> tuple[float, float, float]:
+    """What is left in the worst place, the usual share of the structure that is left, and the share
+    of it that could differ in a usual place and yet be too little for another picture.
+    """
     on_grid = _resized(large, small.size, box)
     target = np.asarray(small)
     on_grid = on_grid.point(_tones(np.asarray(on_grid), target))
@@ -170,19 +184,22 @@ def _left(large: Image.Image, small: Image.Image, box: Box | None) -> tuple[floa
     inner = slice(_REACH, -_REACH)
     expected = np.asarray(on_grid.filter(kernel), dtype=np.float32)[inner, inner]
     rest = target[inner, inner].astype(np.float32) - expected
-    worst = everywhere = 0.0
+    worst = everywhere = hidden = 0.0
     for octave in range(_OCTAVES):
         if min(rest.shape) < 6 * _CELL:
             break
-        relative, excess = _places(rest, expected)
-        everywhere = relative if octave == 0 else everywhere
+        relative, excess, unseen = _places(rest, expected)
+        if octave == 0:
+            everywhere, hidden = relative, unseen
         worst = max(worst, excess)
         rest, expected = _halved(rest), _halved(expected)
-    return worst, everywhere
+    return worst, everywhere, hidden
 
 
-def _places(rest: Floats, expected: Floats) -> tuple[float, float]:
-    """The usual ratio of what is left to structure, and the root of the largest excess over it."""
+def _places(rest: Floats, expected: Floats) -> tuple[float, float, float]:
+    """The usual ratio of what is left to structure, the root of the largest excess over it, and the
+    usual ratio of what would be too much to structure.
+    """
     means = _cells(rest)
     around, mean = _joined(_mean_around(means, 2)), _joined(means)
     left = np.maximum(_joined(_cells(rest * rest)) - 2 * around * mean + around * around, 0)
@@ -204,7 +221,9 @@ def _places(rest: Floats, expected: Floats) -> tuple[float, float]:
     floor = _ROUNDING * (0.25 + 0.75 * lossy)
     share = max(relative, _LEAST_RELATIVE * lossy)
     usual = 2 * noise + floor + _greatest_around(structure, _RINGING) * share
-    return relative, float(np.sqrt((left / usual).max()))
+    shown = structure > _STRUCTURE
+    hidden = np.median(_MOST_LEFT**2 * usual[shown] / structure[shown]) if shown.any() else 0.0
+    return relative, float(np.sqrt((left / usual).max())), float(hidden)
 
 
 def _resized(image: Image.Image, size: tuple[int, int], box: Box | None) -> Image.Image:
@@ -324,13 +343,13 @@ def _step(moved: Floats, target: Floats) -> tuple[float, float, float, float] | 
     return float(found[0]), float(found[1]), float(found[2]), float(found[3])
 
 
-def _loses_text(large: Image.Image, size: tuple[int, int]) -> bool:
+def _loses_text(large: Image.Image, size: tuple[int, int], *, mostly: bool = False) -> bool:
     """Whether there is text, or what looks like it, in a picture that is lost at a smaller size.
 
     Text is strong structure on an even ground. What is lost is the variance within what becomes one
-    pixel, as against the variance that stays.
+    pixel, as against the variance that stays. ``mostly``: most of what is lost must be text.
     """
-    if large.width < 1.15 * size[0]:
+    if large.width < _LEAST_ENLARGED * size[0]:
         return False
     grey = np.asarray(large, dtype=np.float32)
     kept = np.asarray(large.resize(size, Image.Resampling.BOX), dtype=np.float32)
@@ -341,12 +360,16 @@ def _loses_text(large: Image.Image, size: tuple[int, int]) -> bool:
     pixels = _cells((within > _LOST).astype(np.float32), _PLACE)
     is_lost = (pixels >= _LOST_PIXELS) & (lost > _LOST_SHARE * (lost + stays))
     scale = large.width / size[0], large.height / size[1]
-    even = [
-        _evenness(grey, row, column, scale)
-        for row, column in np.argwhere(is_lost)[:_MOST_PLACES].tolist()
-    ]
+    places = np.argwhere(is_lost)[:_MOST_PLACES].tolist()
+    even = [_evenness(grey, row, column, scale) for row, column in places]
     lines = sum(share >= _EVEN_SHARE for share in even)
-    return lines >= _LINES or max(even, default=0.0) >= _WORD_EVEN_SHARE
+    words = sum(share >= _WORD_EVEN_SHARE for share in even)
+    return (lines >= _LINES or words > mostly) and lines >= mostly * _MOSTLY * len(even)
+
+
+def _has_small_text(large: Image.Image, small: Image.Image) -> bool:
+    sizes = ((round(small.width / n), round(small.height / n)) for n in _TEXT_SCALES)
+    return any(_loses_text(large, size, mostly=True) for size in sizes)
 
 
 def _evenness(grey: Floats, row: int, column: int, scale: tuple[float, float]) -> float:

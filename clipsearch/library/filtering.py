@@ -238,8 +238,9 @@ def _unknown_place(name: str, suggestions: Sequence[str]) -> QueryError:
         written,
         len("near:"),
         len(written),
-        f"There is no city of 15,000 people or more called {name}.{meant} "
-        "A position always works, such as near:38.7,-9.1,5km.",
+        f"There is no city of 15,000 people or more called {name}.{meant} Names with blanks or "
+        'commas stand in quotes: near:"New York". A position always works, such as '
+        "near:38.7,-9.1,5km.",
     )
 
 

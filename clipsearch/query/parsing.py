@@ -18,7 +18,7 @@ _WEIGHT = re.compile(r"(\d+(?:\.\d+)?|\.\d+):(?=[^\s\d/.,;:)])")
 _COMMA_WEIGHT = re.compile(r"(\d+),(\d+):(?=[^\s\d/.,;:)])")
 _NAME = re.compile(r"([A-Za-z][A-Za-z_-]*)[:\uff1a](?!//)")
 _WORD = re.compile(r"\S+")
-CLOSING = {'"': '"', "“": "”", "„": "“”"}
+CLOSING = {'"': '"', "“": "”", "„": "“”", "”": "”", "«": "»"}
 _NOT_AFTER_A_SIGN = (frozenset(string.punctuation) | set(DASHES)) - set('".#')
 _TERMS = frozenset(entry.name for entry in TERMS)
 _OPTIONS = frozenset(entry.name for entry in OPTIONS)

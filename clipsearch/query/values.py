@@ -28,6 +28,10 @@ _DISTANCE = re.compile(r"(\d+\.?\d*|\.\d+)(km|m)")
 _FARTHEST_KM = 20_050  # half way around
 _MARKED = re.compile(r"[<>=]|\.\.")  # a number that is compared, or the end of a span
 _UNIT = re.compile(r"\d[a-z]+$|^f/")
+_GROUPED = re.compile(r"(?<=\d)['\u2019](?=\d{3}(?!\d))")  # 1'600, as the Swiss write it
+_PASTED = re.compile(
+    r"([+-]?\d+(?:\.\d+)?)\s*°?\s*([NS]?)[\s,;]+([+-]?\d+(?:\.\d+)?)\s*°?\s*([EW]?)"
+)
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+")
 _WITH_DECIMALS = frozenset({"aperture", "exposure", "duration", "megapixels", "size"})
 # Whose values nobody gives to the thousandth, so that 1.600 is as likely to be 1600.
@@ -82,6 +86,12 @@ def number_notes(entry: Field, pieces: list[Piece], after: str) -> tuple[str, ..
                 f"{entry.name}:{first},{second} was read as {first} or {second}; if it is one "
                 f"number, write {entry.name}:{meant}",
             )
+    unit = re.match(r"\s+([A-Za-z]+)(?!\S)", after)
+    if unit and unit[1].casefold() in entry.units and given[-1][-1].isdigit():
+        return (
+            f"'{unit[1]}' was read as a word to look for; as a unit write it without a blank: "
+            f"{entry.name}:{','.join(given)}{unit[1]}",
+        )
     last = re.search(r"(?:^|\D)(\d{1,3})$", given[-1])
     follows = re.match(r"\s(\d{3})(?!\S)", after)
     if last and follows:
@@ -199,7 +209,7 @@ def _number(text: str, entry: Field, piece: Piece) -> Span:
 
 
 def _amount(text: str, entry: Field, piece: Piece, given: str) -> float:
-    given = given.strip()
+    given = _GROUPED.sub("", given.strip())
     if entry.name == "aperture":
         given = given.removeprefix("f/")
     matched = _AMOUNT.fullmatch(given)
@@ -267,6 +277,12 @@ def _near(text: str, pieces: list[Piece]) -> Near:
             _wrong(text, pieces[-1], f"A distance is more than 0, at most {_FARTHEST_KM:,} km.")
         parts.pop()
     numbers = [as_number(part) for part in parts]
+    if len(parts) == 1 and (pasted := _PASTED.fullmatch(numbers[0].upper())):
+        numbers = [
+            f"-{number}" if side in ("S", "W") else number
+            for number, side in (pasted.group(1, 2), pasted.group(3, 4))
+        ]
+        parts = numbers
     coordinates = [re.fullmatch(_NUMBER, number) is not None for number in numbers]
     if coordinates == [True, True]:
         latitude, longitude = map(float, numbers)
