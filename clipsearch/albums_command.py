@@ -18,6 +18,7 @@ from clipsearch.command import (
 )
 from clipsearch.commands import open_library
 from clipsearch.config import Settings
+from clipsearch.counting import counted
 from clipsearch.errors import UsageError
 from clipsearch.library import Library
 from clipsearch.query_arguments import joined, words_last
@@ -167,8 +168,8 @@ def _export(library: Library, settings: Settings, arguments: Namespace) -> None:
         print_json(asdict(written))
     else:
         show(
-            f"{written.destination}: {written.pictures:,} pictures, {written.added:,} added, "
-            f"{written.removed:,} removed"
+            f"{written.destination}: {counted(written.pictures, 'picture')}, "
+            f"{written.added:,} added, {written.removed:,} removed"
         )
 
 
