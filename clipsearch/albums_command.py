@@ -65,7 +65,10 @@ def _run(arguments: Namespace) -> int:
     if action == "save" and not joined(arguments.text).strip():
         raise UsageError(reason=f"Give its query: clipsearch albums save {name} QUERY")
     if action != "save" and arguments.text:
-        raise UsageError(reason="A query is for saving: put quotes around a name with blanks")
+        raise UsageError(
+            reason="Only save takes a query; put quotes around a name with blanks, and --to before a "
+            "place"
+        )
     if (action in ("export", "leave")) != (arguments.to is not None):
         raise UsageError(
             reason="Export an album with: clipsearch albums export NAME --to DIR, "

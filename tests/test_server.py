@@ -878,6 +878,8 @@ def test_a_token_can_be_in_a_file_and_has_a_least_length(place: Path, call_cli: 
     library = ["--library", place / "test.clipsearch"]
     short = call_cli("serve", *library, "--token", "short")
     assert (short.returncode, "12" in short.stderr) == (2, True)
+    blank = call_cli("serve", *library, "--token", " " * 20)
+    assert (blank.returncode, "0 characters" in blank.stderr) == (2, True)
     file = place / "token.txt"
     for content, said in (("", "empty"), ("short\n", "12")):
         file.write_text(content)
