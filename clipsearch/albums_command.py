@@ -66,8 +66,8 @@ def _run(arguments: Namespace) -> int:
         raise UsageError(reason=f"Give its query: clipsearch albums save {name} QUERY")
     if action != "save" and arguments.text:
         raise UsageError(
-            reason="Only save takes a query; put quotes around a name with blanks, and --to before a "
-            "place"
+            reason="Only save takes a query; put quotes around a name with blanks, and --to "
+            "before a place"
         )
     if (action in ("export", "leave")) != (arguments.to is not None):
         raise UsageError(

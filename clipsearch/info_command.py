@@ -95,8 +95,7 @@ def _print(record: dict[str, Any]) -> None:
     if record["carried"]:
         show(
             f"carried   what you said of {counted(record['carried'], 'photo')} stayed through "
-            "changes "
-            "(list them: clipsearch carried)"
+            "changes (list them: clipsearch carried)"
         )
     if record["failures"]:
         show(f"failures  {record['failures']:,} (list them: clipsearch info --failures)")

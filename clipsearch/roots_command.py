@@ -132,11 +132,10 @@ def _move(library: Library, arguments: Namespace) -> int:
         found, looked_for = _find_sample(held, new)
         if found < _ENOUGH * looked_for and not arguments.force:
             raise LibraryError(
-                reason=f"Of {counted(looked_for, 'file')} that {old} held, {found:,} of the "
-                "same size "
-                f"{'lies' if found == 1 else 'lie'} at {new}, so nothing was changed. Name the "
-                "folder that holds them now; or, if "
-                "it is the right one: clipsearch roots move OLD NEW --force"
+                reason=f"Of {counted(looked_for, 'file')} that {old} held, {found:,} of the same "
+                f"size {'lies' if found == 1 else 'lie'} at {new}, so nothing was changed. Name "
+                "the folder that holds them now; or, if it is the right one: clipsearch roots "
+                "move OLD NEW --force"
             )
         before = len(library.roots())
         moved = writer.move_root(old, new, force=arguments.force)
