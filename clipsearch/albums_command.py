@@ -18,6 +18,7 @@ from clipsearch.command import (
 )
 from clipsearch.commands import open_library
 from clipsearch.config import Settings
+from clipsearch.counting import counted
 from clipsearch.errors import UsageError
 from clipsearch.library import Library
 from clipsearch.query_arguments import joined, words_last
@@ -64,7 +65,10 @@ def _run(arguments: Namespace) -> int:
     if action == "save" and not joined(arguments.text).strip():
         raise UsageError(reason=f"Give its query: clipsearch albums save {name} QUERY")
     if action != "save" and arguments.text:
-        raise UsageError(reason="A query is for saving: put quotes around a name with blanks")
+        raise UsageError(
+            reason="Only save takes a query; put quotes around a name with blanks, and --to "
+            "before a place"
+        )
     if (action in ("export", "leave")) != (arguments.to is not None):
         raise UsageError(
             reason="Export an album with: clipsearch albums export NAME --to DIR, "
@@ -167,8 +171,8 @@ def _export(library: Library, settings: Settings, arguments: Namespace) -> None:
         print_json(asdict(written))
     else:
         show(
-            f"{written.destination}: {written.pictures:,} pictures, {written.added:,} added, "
-            f"{written.removed:,} removed"
+            f"{written.destination}: {counted(written.pictures, 'picture')}, "
+            f"{written.added:,} added, {written.removed:,} removed"
         )
 
 

@@ -23,6 +23,7 @@ from clipsearch.command import (
     show,
 )
 from clipsearch.config import DEFAULT_TOP, Settings, resolve
+from clipsearch.counting import counted
 from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.model_names import MODELS
 from clipsearch.query_arguments import joined, words_last
@@ -296,7 +297,8 @@ def _run_forget(arguments: Namespace) -> int:
             if arguments.json:
                 print_json({"path": path, **asdict(report)})
             else:
-                show(f"{path}: forgot {report.files:,} files, {report.items:,} pictures")
+                files, pictures = counted(report.files, "file"), counted(report.items, "picture")
+                show(f"{path}: forgot {files}, {pictures}")
                 for kept in report.kept_for[:_KEPT_NAMED]:
                     say(
                         f"What is known of it stays for {kept}, which has it and cannot be read "
@@ -304,7 +306,8 @@ def _run_forget(arguments: Namespace) -> int:
                     )
                 if len(report.kept_for) > _KEPT_NAMED:
                     more = len(report.kept_for) - _KEPT_NAMED
-                    say(f"... and for {more:,} more files that are missing or cannot be read")
+                    files = counted(more, "more file that is", "more files that are")
+                    say(f"... and for {files} missing or cannot be read")
             place = expand_user(path).absolute()
             if place.exists() and any(place.is_relative_to(r.path) for r in library.roots()):
                 say(f"{path} is still in a folder of the library: clipsearch index adds it again")

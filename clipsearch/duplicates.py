@@ -24,6 +24,7 @@ from clipsearch.copies import (
     nearness,
     versions,
 )
+from clipsearch.counting import counted
 from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.keeping import Versions, rating_of
 from clipsearch.library import ItemRecord, Library
@@ -239,7 +240,8 @@ class _Tiers:
                 f"More pairs are near each other than can be kept: only those with a cosine of "
                 f"{near.threshold:.3f} and more were looked at"
             )
-        self._notify(f"{len(near.first):,} pairs are near, of {len(pictures.ids):,} pictures")
+        near_ones = counted(len(near.first), "pair is near", "pairs are near")
+        self._notify(f"{near_ones}, of {counted(len(pictures.ids), 'picture')}")
         found_copies = copies(
             pictures,
             self._library,
@@ -271,14 +273,16 @@ class _Tiers:
     def _say_what_is_uncertain(self, found: Copies) -> None:
         if len(found.unseen):
             self._notify(
-                f"{len(found.unseen):,} pairs could not be looked at closely and are listed as "
+                f"{counted(len(found.unseen), 'pair')} could not be looked at closely, so "
+                "listed as "
                 f"look-alikes, not as the same: {found.why_unseen}. Run dupes again when it can be "
                 "read"
             )
         if len(found.unresolved):
             self._notify(
-                f"{len(found.unresolved):,} pairs are listed as look-alikes, not as the same: in "
-                "one of the two the text of the other cannot be read"
+                f"{counted(len(found.unresolved), 'pair is', 'pairs are')} listed as "
+                "look-alikes, not as "
+                "the same: in one of the two the text of the other cannot be read"
             )
 
     def _ids(self, near: NearPairs, chosen: NDArray[np.bool_]) -> Pairs:

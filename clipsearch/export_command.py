@@ -15,6 +15,7 @@ from clipsearch.command import (
     show,
 )
 from clipsearch.commands import open_library
+from clipsearch.counting import counted
 from clipsearch.errors import UsageError
 from clipsearch.query_arguments import joined, words_last
 
@@ -68,7 +69,7 @@ def _run(arguments: Namespace) -> int:
     if arguments.json:
         print_json({"file": arguments.to, "written": count})
     else:
-        show(f"Wrote {arguments.to}: {count:,} pictures")
+        show(f"Wrote {arguments.to}: {counted(count, 'picture')}")
     return errors.DONE
 
 

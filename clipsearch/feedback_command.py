@@ -17,6 +17,7 @@ from clipsearch.command import (
     show,
 )
 from clipsearch.commands import open_library
+from clipsearch.counting import counted
 from clipsearch.errors import StorageError
 from clipsearch.library import Library
 
@@ -44,7 +45,7 @@ def _run(arguments: Namespace) -> int:
             if arguments.json:
                 print_json({"file": arguments.captions, "written": count})
             else:
-                show(f"Wrote {arguments.captions}: {count:,} captions")
+                show(f"Wrote {arguments.captions}: {counted(count, 'caption')}")
             return errors.DONE
         answers = library.opinions.answers()
         paths = library.paths([answer.item for answer in answers])

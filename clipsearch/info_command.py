@@ -10,6 +10,7 @@ from clipsearch import errors
 from clipsearch.command import Command, add_json_argument, add_library_argument, print_json, show
 from clipsearch.commands import open_library
 from clipsearch.config import Settings
+from clipsearch.counting import counted
 from clipsearch.library import Library
 from clipsearch.sizes import shown_bytes
 
@@ -76,7 +77,7 @@ def _print(record: dict[str, Any]) -> None:
     show(f"model     {record['model']}")
     if record["offline"]:
         show("network   never, also not for weights (clipsearch models online allows them)")
-    show(f"pictures  {record['items']:,} in {record['files']:,} files")
+    show(f"pictures  {record['items']:,} in {counted(record['files'], 'file')}")
     if record["videos"]:
         show(f"videos    {record['videos']:,}; their moments count as pictures above")
     if found["live_photos"]:
@@ -89,11 +90,12 @@ def _print(record: dict[str, Any]) -> None:
             show(f"{name:<9} {_most(found[counts])}")
     show(f"sidecars  {_SIDECAR_TEXT[record['sidecar_text']]}")
     if record["missing"]:
-        show(f"missing   {record['missing']:,} files were there before and are not now")
+        gone = counted(record["missing"], "file was", "files were")
+        show(f"missing   {gone} there before and not now")
     if record["carried"]:
         show(
-            f"carried   what you said of {record['carried']:,} photos went with them as they were "
-            "changed (list them: clipsearch carried)"
+            f"carried   what you said of {counted(record['carried'], 'photo')} stayed through "
+            "changes (list them: clipsearch carried)"
         )
     if record["failures"]:
         show(f"failures  {record['failures']:,} (list them: clipsearch info --failures)")

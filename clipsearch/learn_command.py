@@ -17,6 +17,7 @@ from clipsearch.command import (
 )
 from clipsearch.commands import named_item, open_library
 from clipsearch.config import Settings
+from clipsearch.counting import counted
 from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.library import Library
 from clipsearch.query_arguments import words_last
@@ -75,7 +76,7 @@ def _list(library: Library, *, as_json: bool) -> int:
         else:
             unknown = concept.photos - concept.known
             note = f" ({unknown} not seen by the library's model)" if unknown else ""
-            show(f"{concept.name:<24} {concept.photos:>4} photos{note}")
+            show(f"{concept.name:<24} {counted(concept.photos, 'photo'):>11}{note}")
     if not concepts:
         say("No names were learned yet: clipsearch learn NAME PHOTO...")
     return errors.DONE
@@ -119,7 +120,7 @@ def _learn(library: Library, settings: Settings, arguments: Namespace) -> int:
     if arguments.json:
         print_json({**asdict(report), "paths": [photo.path for photo in kept]})
     else:
-        show(f"{report.name}: {report.photos} photos, {report.added} of them new")
+        show(f"{report.name}: {counted(report.photos, 'photo')}, {report.added} of them new")
         for photo in () if photos else kept:
             show(f"  {photo.path}{'' if photo.is_known else '  (not seen by this model)'}")
     for skipped in report.skipped[:_SHOWN_SKIPPED]:

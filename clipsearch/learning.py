@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from clipsearch.config import Settings, resolve
+from clipsearch.counting import counted
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import (
     ConceptError,
@@ -248,7 +249,8 @@ def _checked(name: str) -> str:
 def _warnings(library: Library, name: str, count: int) -> tuple[str, ...]:
     found = []
     if count < FEW:
-        found.append(f"{count} photos teach little: {FEW} to {MANY}, each elsewhere, find more")
+        taught = counted(count, "photo teaches", "photos teach")
+        found.append(f"{taught} little: {FEW} to {MANY}, each elsewhere, find more")
     ordinary = _ordinary_words()
     if fold(name) in ordinary:
         if name == name.lower():

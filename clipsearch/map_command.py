@@ -15,6 +15,7 @@ from clipsearch.command import (
     show,
 )
 from clipsearch.commands import open_library
+from clipsearch.counting import counted
 from clipsearch.errors import StorageError, UsageError
 from clipsearch.user_paths import expand_user
 
@@ -92,7 +93,10 @@ def _run(arguments: Namespace) -> int:
             }
         )
     else:
-        show(f"Wrote {to}: {len(laid_out.items):,} pictures, {len(names)} regions")
+        show(
+            f"Wrote {to}: {counted(len(laid_out.items), 'picture')}, "
+            f"{counted(len(names), 'region')}"
+        )
     return errors.DONE
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clipsearch.config import Settings
+from clipsearch.counting import counted
 from clipsearch.encoders import Encoder, load_encoder
 from clipsearch.errors import DependencyError, QueryError, UsageError
 from clipsearch.images import THUMBNAIL_SUFFIX
@@ -83,7 +84,7 @@ def lay_out(
     ids, rows = ids[there], rows[there]
     chosen = np.random.default_rng(seed).permutation(len(ids))[:limit]
     if len(ids) > limit:
-        notify(f"A sample of {limit:,} of {len(ids):,} pictures is laid out (--limit)")
+        notify(f"A sample of {limit:,} of {counted(len(ids), 'picture')} is laid out (--limit)")
     sample = rows[chosen]
     notify("Laying out")
     points = _placed(sample, layout, seed)

@@ -17,6 +17,7 @@ from clipsearch.command import (
     show,
 )
 from clipsearch.commands import open_library
+from clipsearch.counting import counted
 from clipsearch.errors import UsageError
 from clipsearch.terminal import quoted
 
@@ -121,7 +122,7 @@ def _ask(review: Review, queue: list[Doubt]) -> None:
             break
         else:
             say("There is no answer to undo" if said in ("u", "undo") else _KEYS)
-    say(f"{len(answered):,} answers kept")
+    say(f"{counted(len(answered), 'answer')} kept")
 
 
 review = Command(_configure, _run)

@@ -19,6 +19,7 @@ from clipsearch.command import (
     show,
 )
 from clipsearch.config import resolve
+from clipsearch.counting import counted
 from clipsearch.errors import LibraryError, UsageError
 from clipsearch.library import FileRecord, Library, RootRecord
 from clipsearch.library.paths import spellings
@@ -81,7 +82,7 @@ def _list(library: Library, *, as_json: bool) -> int:
         if as_json:
             print_json(asdict(found))
             continue
-        line = f"{found.path}  {found.pictures:,} pictures"
+        line = f"{found.path}  {counted(found.pictures, 'picture')}"
         if found.missing:
             line += f", {found.missing:,} missing"
         if found.failures:
@@ -131,9 +132,10 @@ def _move(library: Library, arguments: Namespace) -> int:
         found, looked_for = _find_sample(held, new)
         if found < _ENOUGH * looked_for and not arguments.force:
             raise LibraryError(
-                reason=f"Of {looked_for:,} files that {old} held, {found:,} lie at {new} with the "
-                "same size, so nothing was changed. Name the folder that holds them now; or, if "
-                "it is the right one: clipsearch roots move OLD NEW --force"
+                reason=f"Of {counted(looked_for, 'file')} that {old} held, {found:,} of the same "
+                f"size {'lies' if found == 1 else 'lie'} at {new}, so nothing was changed. Name "
+                "the folder that holds them now; or, if it is the right one: clipsearch roots "
+                "move OLD NEW --force"
             )
         before = len(library.roots())
         moved = writer.move_root(old, new, force=arguments.force)
@@ -142,7 +144,7 @@ def _move(library: Library, arguments: Namespace) -> int:
         said = {"old": old, "new": moved.path, "files": len(held), "found": found}
         print_json({**said, "merged": merged})
     else:
-        show(f"{old} is now {moved.path} ({len(held):,} files)")
+        show(f"{old} is now {moved.path} ({counted(len(held), 'file')})")
         if merged:
             say("Both were folders of the library and are one now; each file is known once")
         say("Look for what changed there since: clipsearch index")

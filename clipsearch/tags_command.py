@@ -57,7 +57,10 @@ def _run(arguments: Namespace) -> int:
             else:
                 show(f"{tag.name:<32} {tag.user:>8,} yours {tag.model:>8,} by a model")
         if not shown and not arguments.json:
-            say("There are no such tags. Tag the library: clipsearch tag")
+            say(
+                "No picture has such a tag. See all tags: clipsearch tags. "
+                "Have a model give some: clipsearch tag"
+            )
     return errors.DONE
 
 

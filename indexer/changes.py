@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clipsearch.counting import counted
 from clipsearch.errors import ImageError
 from clipsearch.library import FileRecord, Library
 from indexer.decoders import was_cut_short
@@ -197,7 +198,8 @@ def _emptied(scan: Scan, known: Sequence[FileRecord]) -> str | None:
     if any(_is_below(relpath, refused) for relpath in held):
         return None  # it is there, and cannot be looked at
     return (
-        f"{scan.root} held {len(held):,} pictures and now holds none: they stay in the library. "
+        f"{scan.root} held {counted(len(held), 'picture')} and now holds none: "
+        f"{'it stays' if len(held) == 1 else 'they stay'} in the library. "
         f"If you removed them on purpose: clipsearch forget {scan.root}"
     )
 
@@ -219,7 +221,8 @@ def _emptied_folders(scan: Scan, gone: Sequence[FileRecord]) -> Iterator[str]:
     for folder, pictures in sorted(held.items()):
         if pictures >= _MANY_EMPTIED:
             yield (
-                f"{scan.root / folder} held {pictures:,} pictures and is empty now: they are "
+                f"{scan.root / folder} held {counted(pictures, 'picture')} and is empty now: "
+                "they are "
                 "missing until they are seen again. If a disk belongs there, mount it and run "
                 "clipsearch index"
             )
@@ -236,18 +239,20 @@ def _left_out(scan: Scan, gone: Sequence[FileRecord], *, is_first: bool) -> Iter
         held[folder] += folder in marked and record.item_id is not None
     for folder, why in marked.items():
         if why == LIBRARY and held[folder]:
+            small = counted(held[folder], "small copy in it is", "small copies in it are")
             yield (
-                f"{scan.root / folder} belongs to a clipsearch library: {held[folder]:,} small "
-                "copies in it are not searched any more"
+                f"{scan.root / folder} belongs to a clipsearch library: {small} not searched any "
+                "more"
             )
         elif held[folder]:
+            pictures = counted(held[folder], "picture is", "pictures are")
             yield (
-                f"{scan.root / folder} is left out for the {why} in it: {held[folder]:,} pictures "
-                f"are not searched any more. {_TAKE_IN}"
+                f"{scan.root / folder} is left out for the {why} in it: {pictures} not searched "
+                f"any more. {_TAKE_IN}"
             )
     asked = [folder for folder, why in marked.items() if why in WISHES]
     if is_first and asked:
-        others = f" (and {len(asked) - 1:,} more folders)" if len(asked) > 1 else ""
+        others = f" (and {counted(len(asked) - 1, 'more folder')})" if len(asked) > 1 else ""
         yield f"Left out for a {marked[asked[0]]} in it: {scan.root / asked[0]}{others}. {_TAKE_IN}"
 
 

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from clipsearch.counting import counted
 from clipsearch.globbing import Part, compile_name, match_parts
 
 IGNORE_FILE = ".clipsearchignore"
@@ -179,7 +180,8 @@ def read_rules(path: str, prefix: str, outer: Rules | None) -> tuple[Rules, list
         if pattern is not None:
             patterns.append(pattern)
     if len(bad) > _NAMED_LINES:
-        bad[_NAMED_LINES:] = [f"{len(bad) - _NAMED_LINES:,} more lines of {path} have no effect"]
+        more = counted(len(bad) - _NAMED_LINES, "more line has", "more lines have")
+        bad[_NAMED_LINES:] = [f"{more} no effect in {path}"]
     return Rules(tuple(reversed(patterns)), len(prefix), outer), bad
 
 

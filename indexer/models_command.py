@@ -17,6 +17,7 @@ from clipsearch.command import (
     show,
 )
 from clipsearch.config import resolve
+from clipsearch.counting import counted
 from clipsearch.errors import FillRunningError, LibraryError, ModelChangeError, UsageError
 from clipsearch.model_names import unmarked
 from clipsearch.sizes import shown_bytes
@@ -216,7 +217,8 @@ def _back(arguments: Namespace) -> int:
             _tell(
                 {"event": "withdrawn", "model": active.address, "withdrawn": coming.address},
                 f"Withdrew the change to {coming.address}; searches stay with {active.address}. "
-                f"Its {coming.embedded:,} vectors are kept: go on with clipsearch models use, "
+                f"Its {counted(coming.embedded, 'vector is', 'vectors are')} kept: go on with "
+                "clipsearch models use, "
                 "or free their space with clipsearch models drop",
                 arguments,
             )
@@ -296,7 +298,7 @@ def _drop(arguments: Namespace) -> int:
                 "bytes": before - freed,
                 "not_shrunk": kept,
             },
-            f"Dropped {vectors:,} vectors of {space.address}; the database went from "
+            f"Dropped {counted(vectors, 'vector')} of {space.address}; the database went from "
             f"{shown_bytes(before)} to {shown_bytes(before - freed)}{kept and f': {kept}'}",
             arguments,
         )

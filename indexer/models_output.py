@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from clipsearch import errors
 from clipsearch.command import print_json, say, show
+from clipsearch.counting import counted
 from clipsearch.sizes import shown_bytes
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ _SHOWN = 5  # failures
 def held_line(model: HeldModel, fill: FillState | None) -> str:
     """One space for people: what it is, how full, and how its fill goes."""
     whole = model.embedded + model.lacking
-    full = f"{model.embedded:,} of {whole:,} vectors" if model.lacking else f"{whole:,} vectors"
+    full = counted(whole, "vector")
+    if model.lacking:
+        full = f"{model.embedded:,} of {full}"
     facts = f"{full}, {shown_bytes(model.bytes)}, id {model.space}"
     line = f"  {model.state:<7} {model.address:<44} {facts}"
     if model.state != "next":
@@ -44,7 +47,8 @@ def tell_estimate(estimate: Estimate, address: str, arguments: Namespace) -> Non
         print_json({"event": "estimate", "model": address, **asdict(estimate)})
     elif estimate.pictures:
         say(
-            f"{estimate.pictures:,} pictures lack a vector of {address}: about "
+            f"{counted(estimate.pictures, 'picture lacks', 'pictures lack')} a vector of "
+            f"{address}: about "
             f"{shown_bytes(estimate.database_bytes)} in the library and "
             f"{shown_bytes(estimate.index_bytes)} of search index; "
             f"{shown_bytes(estimate.free_bytes)} are free"
@@ -59,7 +63,8 @@ def tell_change(report: ChangeReport, library: Library, arguments: Namespace) ->
         if report.switched:
             return errors.DONE
     elif report.switched:
-        show(f"{library.path} now uses {report.model}; {report.embedded:,} vectors were made")
+        made = counted(report.embedded, "vector was", "vectors were")
+        show(f"{library.path} now uses {report.model}; {made} made")
         if not library.counts().items:
             say("It holds no pictures yet. Add some: clipsearch index FOLDER")
         if report.tags_failed:
@@ -77,7 +82,8 @@ def tell_change(report: ChangeReport, library: Library, arguments: Namespace) ->
     for failure in report.left[:_SHOWN]:
         say(f"  {failure.path}: {failure.reason}")
     say(
-        f"{report.lacking:,} pictures could not be read for {report.model}, so searches keep "
+        f"{counted(report.lacking, 'picture')} could not be read for {report.model}, so "
+        "searches keep "
         f"using {using}. Make them readable and run the same command again, or switch without "
         f"them: clipsearch models use {report.model} --leave-unreadable"
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clipsearch.config import DEFAULT_MAX_PIXELS, DEFAULT_SIDECAR_TEXT, Settings
+from clipsearch.counting import counted
 from clipsearch.encoders import Encoder, model_parts
 from clipsearch.hashing import hash_file
 from clipsearch.library import (
@@ -327,7 +328,8 @@ class _Run:
             )
             return
         self._report.notes.append(
-            f"{lacking:,} pictures could not be read for {self._target.address}: searches keep "
+            f"{counted(lacking, 'picture')} could not be read for {self._target.address}: "
+            "searches keep "
             f"using {active.address}. Make the pictures readable and run clipsearch index again"
         )
 

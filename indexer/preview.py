@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from clipsearch.config import DEFAULT_SIDECAR_TEXT
+from clipsearch.counting import counted
 from clipsearch.library import FileRecord, Library, RootRecord
 from indexer.changes import plan_changes
 from indexer.ignore import IGNORE_FILE
@@ -41,7 +42,8 @@ class Preview:
         """The same for people."""
         size = f"{self.read_bytes / 1e6:,.1f} MB"
         endings = ", ".join(f"{count:,} {name}" for name, count in self.formats.items())
-        yield f"would read   {self.read:,} files, {size}" + (f": {endings}" if endings else "")
+        files = counted(self.read, "file")
+        yield f"would read   {files}, {size}" + (f": {endings}" if endings else "")
         if self.with_words:
             yield f"carried over what you said of up to {self.with_words:,} of them"
         yield f"unchanged    {self.unchanged:,}"

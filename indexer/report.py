@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clipsearch.counting import counted
 from clipsearch.library import Carried, failure_kind, words_said
 
 _REASONS_SHOWN = 5
@@ -90,10 +91,12 @@ class IndexReport:
         """What happened, why files were skipped, and what to do next; one line each."""
         yield self.summary()
         if self.live_photos:
-            yield (
-                f"  of these, {self.live_photos:,} videos are the moving halves of Live Photos: "
-                "they are found by their photos"
+            halves = counted(
+                self.live_photos,
+                "video is the moving half of a Live Photo: it is found by its photo",
+                "videos are the moving halves of Live Photos: they are found by their photos",
             )
+            yield f"  of these, {halves}"
         reasons = Counter(failure_kind(failure.reason) for failure in self.failures)
         for reason, count in reasons.most_common(_REASONS_SHOWN):
             yield f"  skipped {count:,}: {reason}"
@@ -105,8 +108,8 @@ class IndexReport:
         if self.unread:
             yield f"What is known of {self.unread:,} of them is kept, and found as before"
         if self.carried:
-            files = "1 changed photo" if self.carried == 1 else f"{self.carried:,} changed photos"
-            yield f"What you said of {files} was carried over: clipsearch carried"
+            photos = counted(self.carried, "changed photo")
+            yield f"What you said of {photos} was carried over: clipsearch carried"
         if self.left:
             yield "What was left is read at the next run: clipsearch index"
         if self.added + self.moved + self.copied and not self.interrupted:
@@ -135,7 +138,10 @@ def tell_carried(report: IndexReport, changes: Sequence[Carried]) -> None:
             )
     if len(doubtful) > _CHANGES_NAMED:
         more = len(doubtful) - _CHANGES_NAMED
-        report.notes.append(f"{more:,} more photos became other pictures: clipsearch carried")
+        others = counted(
+            more, "more photo became another picture", "more photos became other pictures"
+        )
+        report.notes.append(f"{others}: clipsearch carried")
 
 
 def duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clipsearch.config import Settings
+from clipsearch.counting import counted
 from clipsearch.encoders import Encoder, model_parts
 from clipsearch.errors import (
     ClipsearchError,
@@ -228,7 +229,7 @@ class _Change:
         if lacking and estimate.free_bytes < needed + _SPARE_BYTES:
             raise StorageError(
                 path=self._library.path,
-                reason=f"the vectors of {lacking:,} pictures take {shown_bytes(needed)}, "
+                reason=f"the vectors of {counted(lacking, 'picture')} take {shown_bytes(needed)}, "
                 f"{shown_bytes(_SPARE_BYTES)} have to stay free, and "
                 f"{shown_bytes(estimate.free_bytes)} are free",
                 advice="free some space, or drop a model that you no longer need: "

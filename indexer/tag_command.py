@@ -22,6 +22,7 @@ from clipsearch.command import (
     show,
 )
 from clipsearch.commands import open_library
+from clipsearch.counting import counted
 from clipsearch.errors import NotInLibraryError, UsageError
 from clipsearch.library import Library
 from clipsearch.terminal import redraw
@@ -149,8 +150,9 @@ def _run(arguments: Namespace) -> int:
     elif not arguments.quiet:
         would = "would get" if report.dry_run else "got"
         say(
-            f"{report.items:,} pictures {would} {report.tags:,} tags of {report.concepts:,} in "
-            f"'{report.vocabulary}', {report.untagged:,} of them none, in {report.seconds:.1f} s"
+            f"{counted(report.items, 'picture')} {would} {counted(report.tags, 'tag')} "
+            f"of {report.concepts:,} in '{report.vocabulary}', {report.untagged:,} of them "
+            f"none, in {report.seconds:.1f} s"
         )
         if report.known:
             say(f"{report.known:,} were tagged before (all again: --again)")
@@ -190,7 +192,7 @@ def _by_hand(library: Library, arguments: Namespace) -> int:
         print_json({**record, "dry_run": bool(arguments.dry_run)})
     elif not arguments.quiet:
         would = "would be " if arguments.dry_run else ""
-        say(f"'{names[0]}' {would}{done}: {count:,} of {len(items):,} pictures")
+        say(f"'{names[0]}' {would}{done}: {count:,} of {counted(len(items), 'picture')}")
     left = [] if arguments.add else library.tags.of_items(items)
     if any(tag.name == names[0] for tag in left) and not arguments.dry_run:
         say("Some still have it from their file or sidecar; change it there, and index again.")
@@ -205,7 +207,10 @@ def _clear(library: Library, name: str, arguments: Namespace) -> int:
     if arguments.json:
         print_json({"vocabulary": name, "removed": count, "dry_run": bool(arguments.dry_run)})
     elif not arguments.quiet:
-        say(f"{'Would remove' if arguments.dry_run else 'Removed'} {count:,} tags of '{name}'")
+        say(
+            f"{'Would remove' if arguments.dry_run else 'Removed'} {counted(count, 'tag')} of "
+            f"'{name}'"
+        )
     return errors.DONE
 
 

@@ -184,7 +184,7 @@ def test_a_video_that_an_older_version_hid_for_its_name_is_looked_at_again(
     settle(photos)
     report = index()
     assert (report.live_photos, library.statistics().live_photos) == (1, 1)
-    assert any("1 videos are the moving halves" in line for line in report.lines())
+    assert any("1 video is the moving half" in line for line in report.lines())
     with closing(sqlite3.connect(library.path / "library.db")) as connection, connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("DELETE FROM item WHERE kind = 'moment'")

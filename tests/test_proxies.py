@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -12,10 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
 from serving import Served, index, running_server
+from starlette.types import Receive, Scope, Send
+
+from ui.proxies import FromProxies, read_behind
 
 TOKEN = "correct horse battery"  # noqa: S105
 HOST = "photos.example"
@@ -198,6 +203,31 @@ def test_a_path_that_the_proxy_leaves_on_is_the_same(under_path: Served) -> None
     for path in ("/api/info", "/photos/api/info"):
         assert under_path.ask(path, BEARER).status == 200
     assert under_path.ask("/photos", BEARER).headers["location"] == "/photos/"
+    once = under_path.ask(f"/photos?token={quote(TOKEN)}").headers["location"]
+    assert once == f"/photos/?token={quote(TOKEN)}"
+    assert under_path.ask(once).headers["location"] == "/photos/"
+
+
+def test_the_visitor_is_who_the_last_proxy_names() -> None:
+    """Proxies lengthen the header, or add one of their own below what the visitor wrote."""
+    seen = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["client"][0])
+
+    behind = FromProxies(app, read_behind(["127.0.0.1", "10.0.0.0/8"], [], ""))
+    for lines, client in (
+        (["6.6.6.6, 203.0.113.7"], "203.0.113.7"),
+        (["6.6.6.6", "203.0.113.7"], "203.0.113.7"),
+        (["6.6.6.6", "203.0.113.7, 10.0.0.2"], "203.0.113.7"),
+        (["203.0.113.7:4711"], "203.0.113.7"),
+        (["[2001:db8::1]:4711"], "2001:db8::1"),
+        (["unknown"], "127.0.0.1"),
+    ):
+        headers = [(b"x-forwarded-for", line.encode()) for line in lines]
+        scope = {"type": "http", "path": "/", "headers": headers, "client": ("127.0.0.1", 1)}
+        asyncio.run(behind({**scope, "scheme": "http", "query_string": b""}, None, None))  # type: ignore[arg-type]
+        assert seen[-1] == client, lines
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_a_folder_that_holds_other_files_is_refused_with_the_numbers(
     done = call_cli("roots", "move", photos, new)
     assert done.returncode == LibraryError.exit_code
     assert "Of 10 files" in done.stderr
-    assert f"1 lie at {new}" in done.stderr
+    assert f"1 of the same size lies at {new}" in done.stderr
     assert "--force" in done.stderr
     assert roots(call_cli)[0]["path"] == str(photos)
     assert call_cli("roots", "move", photos, new, "--force").returncode == 0

@@ -23,12 +23,16 @@ import pytest
 import uvicorn
 from PIL import Image
 from serving import Reply, Served, index, running_server
+from starlette.requests import Request
 from uvicorn.server import ServerState
 
 from ui.connections import MAX_CONNECTIONS, PatientProtocol
+from ui.files import OpenedFile
 from ui.limits import MAX_STREAMS_OF_ONE
 from ui.questions import MAX_OF_SESSION, MAX_UNREAD
-from ui.uploads import MAX_UPLOAD_BYTES, Uploads, remove_orphans, uploads_folder
+from ui.sending import FileReply
+from ui.uploads import MAX_BYTES, MAX_UPLOAD_BYTES, Uploads, remove_orphans, uploads_folder
+from ui.views import ViewCache
 
 TOKEN = "correct horse/battery&staple"  # noqa: S105
 EVERYWHERE = "0.0.0.0"  # noqa: S104
@@ -328,7 +332,7 @@ def test_foreign_names_and_foreign_pages_are_refused(open_server: Served, place:
     for host in (f"localhost:{port}", f"127.0.0.1:{port}", "[::1]:80", "LOCALHOST"):
         assert open_server.ask("/", {"Host": host}).status == 200, host
     post = {"method": "POST", "body": b"{}"}
-    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{port + 1}"):
+    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{port + 1}", "http://[x", ""):
         refused = open_server.ask("/gradio_api/queue/join", {"Origin": origin}, **post)
         assert refused.status == 403, origin
     own = {"Origin": f"http://127.0.0.1:{port}", "Content-Type": "application/json"}
@@ -377,6 +381,13 @@ def test_questions_that_nobody_reads_keep_no_one_waiting(open_server: Served) ->
     assert is_answered(open_server, function, "after")
 
 
+def test_the_answers_of_an_unknown_session_end_in_words(open_server: Served) -> None:
+    reply = open_server.ask("/gradio_api/queue/data?session_hash=nobody")
+    assert b"session_not_found" in reply.body
+    time.sleep(0.1)
+    assert "Traceback" not in "".join(open_server.lines)
+
+
 def test_one_session_cannot_fill_the_queue(open_server: Served) -> None:
     function = search_function(open_server)
     question = {"data": ["x", None, 1], "fn_index": function, "session_hash": "greedy"}
@@ -407,6 +418,20 @@ def test_connections_that_say_nothing_make_way(open_server: Served) -> None:
             silent = held.enter_context(socket.create_connection(address, timeout=10))
             silent.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")  # and no end of the head
         assert is_answered(open_server, search_function(open_server), "crowd")
+
+
+def test_requests_that_never_end_make_way(open_server: Served) -> None:
+    """All places are taken by bodies that do not come: the next visitor is answered."""
+    with ExitStack() as held:
+        for _ in range(MAX_CONNECTIONS + 20):
+            address = ("127.0.0.1", open_server.port)
+            slow = held.enter_context(socket.create_connection(address, timeout=10))
+            slow.sendall(
+                b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"
+            )
+        time.sleep(0.5)  # until the server has taken up all of them
+        assert is_answered(open_server, search_function(open_server), "slow-crowd")
 
 
 def test_a_request_that_never_ends_its_head_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,6 +519,27 @@ def test_uploads_have_a_limit_together_and_an_age(
     (tmp_path / "2").touch()
     with uploads.reserved(1) as granted:
         assert not granted
+
+
+def test_slow_uploads_of_one_visitor_leave_room_for_others(locked_server: Served) -> None:
+    form = (
+        "POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Authorization: Bearer {TOKEN}\r\nX-Forwarded-For: 10.9.9.9\r\n"
+        "Content-Type: multipart/form-data; boundary=X\r\n"
+    )
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    sizes = [MAX_UPLOAD_BYTES, MAX_UPLOAD_BYTES, 100 * 2**20, 12 * 2**20]
+    assert sum(sizes) * 2 == MAX_BYTES  # all there is room for, while two copies lie on the disk
+    with ExitStack() as held:
+        slow = []
+        for size in sizes:
+            address = ("127.0.0.1", locked_server.port)
+            slow.append(held.enter_context(socket.create_connection(address, timeout=10)))
+            slow[-1].sendall(f"{form}Content-Length: {size}\r\n\r\n--X\r\n".encode())
+        assert upload(locked_server, b"x" * 2**20, {**right, **from_client(990)})
+        answer = slow[1].recv(1000)
+    assert b" 503 " in answer
+    assert b"retry-after" in answer
 
 
 def test_uploads_of_a_server_that_died_are_removed(
@@ -585,6 +631,57 @@ def test_an_original_is_sent_in_parts_and_once(open_server: Served, place: Path)
     other = {"Range": "bytes=0-1", "If-Range": '"another"'}
     assert open_server.ask(path, other).status == 200
 
+    ranged = open_server.ask(path, {"Range": "bytes=0-1"}, method="HEAD")
+    assert (ranged.status, ranged.headers["content-length"]) == (200, str(len(data)))
+
+
+def test_a_file_is_not_read_on_after_its_visitor_has_left(tmp_path: Path) -> None:
+    """A player that seeks leaves one answer for the next: films are not read to their ends."""
+    film = tmp_path / "film.mp4"
+    with film.open("wb") as file:
+        file.truncate(2**30)
+    descriptor = os.open(film, os.O_RDONLY)
+    scope = {"type": "http", "method": "GET", "headers": []}
+    opened = OpenedFile(film, descriptor, os.fstat(descriptor))
+    reply = FileReply(opened, Request(scope), media_type="video/mp4", is_shown=True, headers={})
+    messages = []
+
+    async def send(message: dict[str, object]) -> None:
+        messages.append(message)
+
+    async def receive() -> dict[str, object]:
+        while len(messages) < 3:
+            await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    asyncio.run(reply(scope, receive, send))
+    assert len(messages) < 100
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_views_are_the_only_files_that_make_way_for_views(tmp_path: Path) -> None:
+    """``views`` may be a link to a larger disk, with other files on it."""
+    elsewhere = tmp_path / "elsewhere"
+    others = [elsewhere / "ab" / "photo.jpg", elsewhere / "2024" / f"{'ab' * 16}.jpg"]
+    for path in others:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x" * 1000)
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "views").symlink_to(elsewhere)
+    views = ViewCache(library, max_bytes=1500)
+    for number in range(4):
+        views.keep(f"{number:02x}" * 16, b"v" * 600)
+        os.utime(elsewhere / f"{number:02x}" / f"{f'{number:02x}' * 16}.jpg", (number, number))
+    assert views.read("00" * 16) is None
+    assert views.read("03" * 16) == b"v" * 600
+    assert all(path.exists() for path in others)
+    (library / "views").unlink()
+    (library / "views").write_text("no folder")
+    views.keep("0f" * 16, b"v")  # without a word: it only makes it slower
+    assert views.read("0f" * 16) is None
+
 
 def test_pictures_by_content_are_asked_for_once(open_server: Served, place: Path) -> None:
     item = items(place)["plain.png"]
@@ -632,7 +729,11 @@ def test_the_frameworks_errors_have_our_shape(open_server: Served) -> None:
         ("POST", "/api/info", json_kind, b"{}", 405),
         ("DELETE", "/api/items/1", {}, None, 405),
         ("GET", "/api/nothing", {}, None, 404),
-        ("POST", "/thumb/1", json_kind, b"{}", 404),
+        ("POST", "/thumb/1", json_kind, b"{}", 405),
+        ("POST", "/view/1/2.1", {}, b"no JSON", 405),
+        ("DELETE", "/original/1", {}, None, 405),
+        ("PATCH", "/api/items/1", {}, b"no JSON", 405),
+        ("GET", "/thumb/1/2/3", {}, None, 404),
         ("GET", "/original/1e0", {}, None, 404),
         ("GET", "/original/%ff", {}, None, 404),
         ("GET", "/original/999999", {}, None, 404),
@@ -652,6 +753,7 @@ def test_the_frameworks_errors_have_our_shape(open_server: Served) -> None:
         assert error["status"] == status
         assert error["message"].strip()
         assert "<class" not in error["message"]
+        assert status != 405 or reply.headers["allow"], path
     words = open_server.ask("/docs", {"Accept": "text/html"})
     assert words.headers["content-type"].startswith("text/plain")
 
@@ -776,6 +878,8 @@ def test_a_token_can_be_in_a_file_and_has_a_least_length(place: Path, call_cli: 
     library = ["--library", place / "test.clipsearch"]
     short = call_cli("serve", *library, "--token", "short")
     assert (short.returncode, "12" in short.stderr) == (2, True)
+    blank = call_cli("serve", *library, "--token", " " * 20)
+    assert (blank.returncode, "0 characters" in blank.stderr) == (2, True)
     file = place / "token.txt"
     for content, said in (("", "empty"), ("short\n", "12")):
         file.write_text(content)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from clipsearch import cli, errors
 from clipsearch.cli import main
+from clipsearch.counting import counted
 from clipsearch.images import MAX_FILE_BYTES, read_file, read_header
 from clipsearch.library import Library, failure_kind
 from clipsearch.system_errors import in_our_words
@@ -311,3 +312,9 @@ def test_an_index_that_may_not_be_read_is_made_anew(evil: tuple[Path, Path]) -> 
         index.unlink()
         if before is not None:
             before.rename(index)
+
+
+def test_one_thing_is_not_several() -> None:
+    shown = [counted(n, "picture") for n in (0, 1, 1200)]
+    assert shown == ["0 pictures", "1 picture", "1,200 pictures"]
+    assert [counted(n, "copy is", "copies are") for n in (1, 2)] == ["1 copy is", "2 copies are"]

@@ -6,6 +6,7 @@ import io
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -308,6 +309,12 @@ def test_the_status_line_reads_well() -> None:
     assert "25 pictures, embedded model, 0.03 s" in markup.answered(
         Answer(found, "embedded", 0.031)
     )
+    assert "25 of 1,061 pictures, m model" in markup.answered(
+        Answer(found, "m", 0.1, is_cut=True, total=1_061)
+    )
+    assert ">25 pictures, m model" in markup.answered(Answer(found, "m", 0.1, total=1_061))
+    passed = tuple(replace(one, score=None) for one in found)  # by filters alone
+    assert "25 of 61 pictures," in markup.answered(Answer(passed, "m", 0.1, total=61))
     assert ">1 picture like a.jpg," in markup.answered(Answer(found[:1], "m", 0.1), " like a.jpg")
 
 

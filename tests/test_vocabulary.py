@@ -165,3 +165,15 @@ def test_wordings_are_every_name_in_every_template(tmp_path: Path) -> None:
         read_templates(str(file))
     with pytest.raises(VocabularyError, match="no domain and no text file"):
         read_templates("scetch")
+
+
+def test_the_built_in_vocabulary_can_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_vocabulary(Path("everyday")).name == "everyday"
+    Path("everyday").write_text("dog\n")
+    with pytest.raises(VocabularyError, match="Rename"):  # which of the two is meant?
+        read_vocabulary(Path("everyday"))
+    with pytest.raises(VocabularyError):
+        read_vocabulary(tmp_path / "elsewhere" / "everyday.txt")

@@ -21,6 +21,7 @@ from clipsearch.command import (
     show,
 )
 from clipsearch.config import Settings, resolve
+from clipsearch.counting import counted
 from clipsearch.errors import LibraryNotFoundError, StorageError, UsageError
 from clipsearch.user_paths import expand_user
 from training.evaluating import PARTS, USUAL
@@ -123,7 +124,7 @@ def _run(arguments: Namespace) -> int:
         if advice is not None:
             print_json({"recommendation": asdict(advice)})
         return errors.DONE
-    show(f"Measured on {dataset.name}: {len(dataset.pictures):,} pictures")
+    show(f"Measured on {dataset.name}: {counted(len(dataset.pictures), 'picture')}")
     for note in dataset.notes:
         show(f"  {note}")
     print()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import Module
 
 from clipsearch.config import Settings
+from clipsearch.counting import counted
 from clipsearch.encoders.openclip import OpenClipModel, load_openclip
 from clipsearch.encoders.openclip_cutting import context_length_of, unread_by
 from clipsearch.encoders.unread import summed_unread
@@ -150,12 +151,13 @@ def fine_tune(
     if team.leads:
         folder.prepare(_config(source, loaded, recipe, options), found.skipped)
     tell(
-        f"{len(learning)} pictures to learn from, {len(held_out)} held out; "
+        f"{counted(len(learning), 'picture')} to learn from, {len(held_out)} held out; "
         f"{recipe.steps} steps of {min(recipe.batch_size, len(learning))}; learning: {recipe.learn}"
     )
     if len(held_out) < ENOUGH_TO_JUDGE:
         tell(
-            f"Only {len(held_out)} pictures are held out: the figures below cannot tell small "
+            f"Only {counted(len(held_out), 'picture is', 'pictures are')} held out: the figures "
+            "below cannot tell small "
             "differences apart."
         )
 
@@ -248,7 +250,8 @@ def gather(
     learning, held_out = split_by_content(found.pictures, options.val_fraction, options.seed)
     if not held_out:
         raise TrainingError(
-            reason=f"{len(found.pictures)} pictures are too few to hold any out: give at least 3 "
+            reason=f"{counted(len(found.pictures), 'picture is', 'pictures are')} too few to "
+            "hold any out: give at least 3 "
             "different ones"
         )
     for row in found.skipped[:10]:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from clipsearch.command import print_json, say
+from clipsearch.counting import counted
 
 if TYPE_CHECKING:
     from training.estimate import Estimate
@@ -51,12 +52,14 @@ def tell_estimate(found: Estimate, *, as_json: bool) -> None:
         print_json(asdict(found))
         return
     print(
-        f"{found.pictures:,} pictures with {found.captions:,} captions, {found.held_out:,} held "
+        f"{counted(found.pictures, 'picture')} with {counted(found.captions, 'caption')}, "
+        f"{found.held_out:,} held "
         f"out; learning: {found.learn}"
     )
     times = "twice: to be judged, and on all pictures" if found.trainings == 2 else "once"
     print(
-        f"{found.steps:,} steps of {found.batch_size} pictures, {times}; {found.step_s:.3g} s each"
+        f"{counted(found.steps, 'step')} of {counted(found.batch_size, 'picture')}, {times}; "
+        f"{found.step_s:.3g} s each"
     )
     print(f"{'reading and loading':<22}{in_words(found.read_s):>12}")
     print(f"{'training':<22}{in_words(found.train_s):>12}")

@@ -70,9 +70,10 @@ def _run(arguments: Namespace) -> int:
         arguments.token = _token_in(arguments.token_file)
     with Library.open(resolve(vars(arguments)).library) as library:
         settings = resolve(vars(arguments), library.settings())
-        if settings.token and len(settings.token) < _LEAST_TOKEN:
+        length = len(settings.token.strip())
+        if settings.token and length < _LEAST_TOKEN:
             raise errors.UsageError(
-                reason=f"The token has {len(settings.token)} characters; one that cannot be "
+                reason=f"The token has {length} characters; one that cannot be "
                 f"guessed has at least {_LEAST_TOKEN}. This makes one: openssl rand -hex 16"
             )
         if settings.port > _LARGEST_PORT:

@@ -15,7 +15,8 @@ MAX_CONNECTIONS = 512
 class PatientProtocol(H11Protocol):
     """uvicorn's, with a limit of time for heads, and one of number.
 
-    Of too many connections those go first that have waited longest without a request.
+    Of too many connections the oldest ends of those without a request, else of those whose request
+    is still on its way, else of those that do not take their answer.
     """
 
     _head_timer: asyncio.TimerHandle | None = None
@@ -26,12 +27,12 @@ class PatientProtocol(H11Protocol):
         self._made_at = time.monotonic()
         self._await_head()
         if len(self.connections) > MAX_CONNECTIONS:
-            idle = [
+            others = [
                 one
                 for one in self.connections
-                if isinstance(one, PatientProtocol) and one is not self and one._is_idle()
+                if isinstance(one, PatientProtocol) and one is not self and one._awaited()
             ]
-            ended = min(idle, key=lambda one: one._made_at, default=self)
+            ended = min(others, key=lambda one: (one._awaited(), one._made_at), default=self)
             self.connections.discard(ended)  # its end is told a turn of the loop later
             ended.transport.abort()
 
@@ -45,6 +46,14 @@ class PatientProtocol(H11Protocol):
             self._await_head()
         else:
             self._stop_waiting()
+
+    def _awaited(self) -> int:
+        """What its visitor has yet to do: 1 ask, 2 finish asking, 3 take the answer; 0 nothing."""
+        if self._is_idle():
+            return 1
+        if self.cycle.more_body:
+            return 2
+        return 3 if self.flow.write_paused else 0
 
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete

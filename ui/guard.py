@@ -32,6 +32,7 @@ _GRADIO = "/gradio_api/"
 _GRADIO_FILE = "/gradio_api/file="
 _GRADIO_UPLOAD = "/gradio_api/upload"
 _API_UPLOAD = "/api/search"
+_OURS = frozenset(("api", "thumb", "view", "original"))  # gradio does not see what is sent there
 _MAX_QUESTION_BYTES = 200_000
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
@@ -161,7 +162,7 @@ class Guard:
 
     def _knows_token(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and _same(given.strip(), self._token):
+        if scheme.lower() == "bearer" and _same(_text_of(given.strip()), self._token):
             return True
         cookies = cookie_parser(headers.get("cookie", ""))
         return _same(cookies.get(self._cookie, ""), self._cookie_value)
@@ -203,7 +204,9 @@ class Guard:
 def _is_question(scope: Scope) -> bool:
     """Whether a body is to be looked at; uploads are the other kind of body."""
     path: str = scope["path"].rstrip("/")
-    return scope["method"] not in _SAFE_METHODS and path not in (_GRADIO_UPLOAD, _API_UPLOAD)
+    if scope["method"] in _SAFE_METHODS or path in (_GRADIO_UPLOAD, _API_UPLOAD):
+        return False
+    return path.removeprefix("/").split("/")[0] not in _OURS
 
 
 async def _whole_body(receive: Receive) -> bytes | None:
@@ -255,11 +258,27 @@ def _same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode(), expected.encode())
 
 
+def _text_of(header: str) -> str:
+    """A header's value, which is read as latin-1, in UTF-8 where it is that."""
+    try:
+        return header.encode("latin-1").decode()
+    except ValueError:
+        return header
+
+
 def _host_name(host_header: str) -> str:
     try:
         return urlsplit(f"//{host_header}").hostname or ""
     except ValueError:
         return ""
+
+
+def _place_of(origin: str) -> str | None:
+    """Host and port; None for what is no address, such as ``null``."""
+    try:
+        return urlsplit(origin).netloc or None
+    except ValueError:
+        return None
 
 
 def _from_own_page(method: str, headers: Headers) -> bool:
@@ -269,7 +288,7 @@ def _from_own_page(method: str, headers: Headers) -> bool:
     Programs that are no browsers send neither header and pass.
     """
     origin = headers.get("origin")
-    if origin is not None and origin != "null" and urlsplit(origin).netloc == headers.get("host"):
+    if origin is not None and _place_of(origin) == headers.get("host"):
         return True
     follows_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):

@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui.problems import problem
-from ui.uploads import MAX_UPLOAD_BYTES, Uploads
+from ui.uploads import MAX_BYTES, MAX_UPLOAD_BYTES, Uploads
 
 _STREAMS = ("/gradio_api/queue/data", "/gradio_api/heartbeat", "/gradio_api/upload_progress")
 _UPLOADS = ("/gradio_api/upload", "/api/search")
 MAX_STREAMS, MAX_STREAMS_OF_ONE = 256, 64
 MAX_UPLOADS, MAX_UPLOADS_OF_ONE = 48, 24
 _COPIES = 2  # of an upload that lie on the disk for a moment
+MAX_BYTES_OF_ONE = MAX_BYTES // 2  # that one visitor may have on their way, copies and all
 _SILENCE_S = 30.0  # without a byte of a body
 _BEGIN_S, _BYTES_PER_S = 60.0, 16_000  # a body has so long, and more by its length
 _RETRY = {"retry-after": "5"}
@@ -34,6 +36,7 @@ class Limits:
         self._uploads = uploads
         self._streams: dict[asyncio.Task[None], str] = {}
         self._uploading: Counter[str] = Counter()
+        self._coming_bytes: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,7 +68,7 @@ class Limits:
             self._streams.pop(task, None)
             if not task.done():  # the server stops
                 task.cancel()
-        if not task.cancelled():
+        if not task.cancelled() and not (began and _is_refusal(task.exception())):
             task.result()
         elif not began:
             await problem(503, "Too many streams are open.", _RETRY)(scope, receive, send)
@@ -91,12 +94,17 @@ class Limits:
         elif int(length[:16]) > MAX_UPLOAD_BYTES:
             answer = problem(413, f"An upload has at most {MAX_UPLOAD_BYTES:,} bytes in all.")
         elif (
-            self._uploading.total() >= MAX_UPLOADS or self._uploading[client] >= MAX_UPLOADS_OF_ONE
+            self._uploading.total() >= MAX_UPLOADS
+            or self._uploading[client] >= MAX_UPLOADS_OF_ONE
+            or self._coming_bytes[client] + int(length) * _COPIES > MAX_BYTES_OF_ONE
         ):
             answer = problem(503, "Too many uploads are on their way; try again soon.", _RETRY)
         else:
             size = int(length)
-            with self._counted(client), self._uploads.reserved(size * _COPIES) as has_room:
+            with (
+                self._counted(client, size * _COPIES),
+                self._uploads.reserved(size * _COPIES) as has_room,
+            ):
                 if has_room:
                     await self._app(scope, in_time(receive, size), send)
                     return
@@ -106,18 +114,26 @@ class Limits:
         await answer(scope, receive, send)
 
     @contextmanager
-    def _counted(self, client: str) -> Iterator[None]:
+    def _counted(self, client: str, size: int) -> Iterator[None]:
         self._uploading[client] += 1
+        self._coming_bytes[client] += size
         try:
             yield
         finally:
             self._uploading[client] -= 1
+            self._coming_bytes[client] -= size
             if not self._uploading[client]:
-                del self._uploading[client]
+                del self._uploading[client], self._coming_bytes[client]
 
 
 async def _run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     await app(scope, receive, send)
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether gradio says by it, in the middle of its answer, that it does not know a session."""
+    reason = error and error.__cause__
+    return isinstance(error, HTTPException) or isinstance(reason, HTTPException)
 
 
 def client_of(scope: Scope) -> str:

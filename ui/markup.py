@@ -8,6 +8,7 @@ from html import escape as escape_html
 from pathlib import Path
 
 from clipsearch.command import clock
+from clipsearch.counting import counted
 from clipsearch.errors import QueryError
 from clipsearch.library.fill_state import FAILED, RUNNING, FillState
 from clipsearch.model_names import LOCAL_DIR
@@ -30,7 +31,7 @@ def heading(summary: Summary) -> str:
     """The page's title line."""
     return (
         "<header class='cs-heading'><h1>clipsearch</h1>"
-        f"<p>{_pictures(summary.items)} · private, on your own machine</p></header>"
+        f"<p>{counted(summary.items, 'picture')} · private, on your own machine</p></header>"
     )
 
 
@@ -62,7 +63,7 @@ def _change(told: Models, library: Path) -> str:
             return f"{_model(fill.address)} is being loaded"
         return refused  # none where the change was withdrawn, and its process has yet to notice
     name = _model(coming.address)
-    far = f"{coming.embedded:,} of {_pictures(coming.embedded + coming.lacking)}"
+    far = f"{coming.embedded:,} of {counted(coming.embedded + coming.lacking, 'picture')}"
     if fill is None or not runs:
         why = f" ({escape(fill.error)})" if fill is not None and fill.error else ""
         command = f"clipsearch models use {shlex.quote(coming.address)} --library "
@@ -102,9 +103,10 @@ def answered(answer: Answer, about: str = "") -> str:
     Where the query was more than plain words, what was understood stands beside it, and below it
     how it could have been meant otherwise.
     """
-    count = _pictures(len(answer.found))
-    if answer.is_cut and answer.total > len(answer.found):
-        count = f"{len(answer.found):,} of {_pictures(answer.total)}"
+    count = counted(len(answer.found), "picture")
+    is_ranked = any(one.score is not None for one in answer.found)
+    if answer.total > len(answer.found) and (answer.is_cut or not is_ranked):
+        count = f"{len(answer.found):,} of {counted(answer.total, 'picture')}"
     elapsed = "under 0.01" if answer.elapsed_s < 0.01 else f"{answer.elapsed_s:.2f}"
     line = status(f"{count}{about}, {answer.model or 'no'} model, {elapsed} s")
     line += "".join(f"<p class='cs-aside'>{escape(note)}</p>" for note in answer.notes)
@@ -296,7 +298,3 @@ def _date(taken_at: str, *, by_name: bool) -> str:
         return f"{day}, {moment:%H:%M}"
     has_time = (moment.hour, moment.minute, moment.second) != (0, 0, 0)
     return f"{day}, {moment:%H:%M} (by its file name)" if has_time else f"{day} (by its file name)"
-
-
-def _pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count:,} pictures"

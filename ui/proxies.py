@@ -84,7 +84,9 @@ class FromProxies:
             del headers[name]
         root = self._behind.root_path
         if root and scope["path"] == root:
-            await RedirectResponse(f"{root}/", status_code=307)(scope, receive, send)
+            query = scope["query_string"].decode("latin-1")  # the token may be in it
+            place = f"{root}/?{query}" if query else f"{root}/"
+            await RedirectResponse(place, status_code=307)(scope, receive, send)
             return
         if root and scope["path"].startswith(f"{root}/"):
             scope["path"] = scope["path"].removeprefix(root)
@@ -93,9 +95,9 @@ class FromProxies:
 
     def _believe(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
-        client = self._client(
-            [one.strip() for one in headers.get("x-forwarded-for", "").split(",")]
-        )
+        # A proxy may add a line of its own below that of its visitor.
+        chain = ",".join(headers.getlist("x-forwarded-for"))
+        client = self._client([one.strip() for one in chain.split(",")])
         if client:
             scope["client"] = (client, 0)
         protocol = headers.get("x-forwarded-proto", "").split(",")[0].strip().lower()
@@ -109,7 +111,7 @@ class FromProxies:
         """The last address of the chain that is no proxy of ours: the others anyone may write."""
         for one in reversed(chain):
             try:
-                address = str(ipaddress.ip_address(one.strip("[]")))
+                address = str(ipaddress.ip_address(_without_port(one)))
             except ValueError:
                 return ""
             if not self._is_trusted(address):
@@ -123,3 +125,10 @@ class FromProxies:
             return False
         mapped = getattr(found, "ipv4_mapped", None)
         return any((mapped or found) in network for network in self._behind.proxies)
+
+
+def _without_port(address: str) -> str:
+    """Some proxies name the port of their visitor, too."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address

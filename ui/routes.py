@@ -16,6 +16,7 @@ from ui.service import EncodedPicture, Service
 
 _AT_ONCE = 4  # threads that read or make pictures; whoever waits for one of them holds none
 _READING = ["GET", "HEAD"]
+_METHODS = [*_READING, "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _FOREVER = "private, max-age=31536000, immutable"
 _ASK_AGAIN = "private, no-cache"
 _PLACEHOLDER = (
@@ -78,6 +79,20 @@ def picture_routes(service: Service) -> APIRouter:
             headers={"cache-control": _ASK_AGAIN},
         )
 
+    def other(request: Request) -> Response:
+        kind = request.url.path.removeprefix("/").split("/")[0]
+        if request.method in _READING:
+            return problem(404, f"There is no such address; ask /{kind}/ITEM.")
+        return problem(
+            405,
+            f"{request.method} cannot be asked of /{kind}, only GET and HEAD.",
+            {"allow": ", ".join(_READING)},
+        )
+
+    for kind in threads:
+        for path in (f"/{kind}", f"/{kind}/{{rest:path}}"):
+            router.add_api_route(path, other, methods=_METHODS)
+
     @router.get("/favicon.ico")
     def icon() -> Response:
         return Response(_ICON, media_type="image/svg+xml")
@@ -99,19 +114,21 @@ def _encoded(
     version: str,
     request: Request,
 ) -> Response:
-    now = service.version(item)
-    # Item numbers mean other pictures in another library on the same port: without the version of
-    # what is there, always ask again.
-    headers = {
-        "etag": f'"{now}-{kind}"',
-        "cache-control": _FOREVER if version == now else _ASK_AGAIN,
-    }
+    def described(now: str) -> dict[str, str]:
+        # Item numbers mean other pictures in another library on the same port: without the version
+        # of what is sent, always ask again.
+        return {
+            "etag": f'"{now}-{kind}"',
+            "cache-control": _FOREVER if version == now else _ASK_AGAIN,
+        }
+
+    headers = described(service.version(item))
     known = [tag.strip().removeprefix("W/") for tag in _asked(request, "if-none-match").split(",")]
     if headers["etag"] in known or "*" in known:
         return Response(None, 304, headers)
     picture = make(item)
-    if not picture.is_whole:
-        headers = {"cache-control": "no-store"}
+    # Of the picture that was made: the number may have gone to another one meanwhile.
+    headers = described(picture.version) if picture.is_whole else {"cache-control": "no-store"}
     return Response(picture.data, 200, headers, media_type=picture.media_type)
 
 

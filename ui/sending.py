@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from email.utils import formatdate
@@ -21,7 +22,8 @@ _UNSATISFIABLE = (-1, -1)
 class FileReply(Response):
     """Sends one part of a file for ``Range`` (RFC 9110, 14), nothing for what is known already.
 
-    Of several ranges at once the whole file is sent, as the RFC allows. Closes the descriptor.
+    Of several ranges at once the whole file is sent, as the RFC allows; ``HEAD`` has no ranges.
+    Stops where the visitor has left. Closes the descriptor.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class FileReply(Response):
         start, end, status = 0, size, 200
         if _is_known(asked.get("if-none-match"), asked.get("if-modified-since"), tag, modified):
             end, status = 0, 304
-        elif asked.get("if-range", tag) in (tag, modified):
+        elif request.method == "GET" and asked.get("if-range", tag) in (tag, modified):
             part = _range(asked.get("range", ""), size)
             if part == _UNSATISFIABLE:
                 end, status = 0, 416
@@ -67,11 +69,12 @@ class FileReply(Response):
         self.init_headers(said)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        leaving = asyncio.ensure_future(_left(receive))
         try:
             head = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **head})
             place = self._start if self._has_body else self._end
-            while place < self._end:
+            while place < self._end and not leaving.done():
                 data = await run_sync(self._read, place)
                 if not data:  # it was cut meanwhile; the connection ends short of what was said
                     return
@@ -81,11 +84,18 @@ class FileReply(Response):
             if not self._has_body:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
+            leaving.cancel()
             os.close(self._file.descriptor)
 
     def _read(self, place: int) -> bytes:
         os.lseek(self._file.descriptor, place, os.SEEK_SET)
         return os.read(self._file.descriptor, min(_CHUNK_BYTES, self._end - place))
+
+
+async def _left(receive: Receive) -> None:
+    """Waits until the visitor has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _is_known(none_match: str | None, since: str | None, tag: str, modified: str) -> bool:

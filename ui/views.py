@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -11,6 +13,10 @@ from clipsearch.images import THUMBNAIL_SUFFIX
 
 VIEWS = "views"
 MAX_BYTES = 512 * 2**20
+_LEAST_FREE_BYTES = 256 * 2**20  # that are left on the disk
+_OURS = re.compile(  # names of files, whole or left half written
+    rf"[0-9a-f]{{32}}[^/]*({re.escape(THUMBNAIL_SUFFIX)}|\.tmp)"
+)
 _ROOM = 0.9  # of that is left after the oldest were removed
 
 
@@ -43,9 +49,9 @@ class ViewCache:
         written = place.with_name(f"{place.stem}.{os.getpid()}.{threading.get_ident()}.tmp")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            with open(
-                written, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)
-            ) as file:
+            if shutil.disk_usage(self._folder).free - len(data) < _LEAST_FREE_BYTES:
+                return
+            with open(written, "wb", opener=_private) as file:
                 file.write(data)
             written.replace(place)
         except OSError:
@@ -62,9 +68,14 @@ class ViewCache:
         return self._folder / content_hash[:2] / f"{content_hash}{THUMBNAIL_SUFFIX}"
 
     def _remove_oldest(self) -> int:
-        """Counts what is there and removes what is too much of it; the bytes that are left."""
+        """Counts what is there and removes what is too much of it; the bytes that are left.
+
+        The folder may be a link to one that holds other files: those stay.
+        """
         found = []
-        for file in self._folder.glob("*/*"):
+        for file in self._folder.glob("[0-9a-f][0-9a-f]/*"):
+            if not _OURS.fullmatch(file.name) or not file.name.startswith(file.parent.name):
+                continue
             with contextlib.suppress(OSError):
                 status = file.stat()
                 found.append((status.st_mtime_ns, status.st_size, file))

@@ -56,5 +56,5 @@ def check_address(address: str) -> str:
     near = difflib.get_close_matches(address, list_addresses(), n=3, cutoff=0.5)
     if not near:
         near = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.5)
-    suggestion = f"Did you mean {', '.join(near)}?" if near else ""
+    suggestion = f"Did you mean {', '.join(near)}?" if near else "There is none of that name."
     raise UnknownModelError(address=address, suggestion=suggestion)

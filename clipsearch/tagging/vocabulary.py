@@ -98,11 +98,14 @@ def everyday() -> Vocabulary:
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """Reads a user's file; its name without the ending is the vocabulary's.
+    """Reads a user's file; its name without the ending is the vocabulary's. The built-in one can
+    be named, too, where no file of that name is there.
 
     VocabularyError names the file and the line of whatever cannot be understood.
     """
     name = path.stem
+    if path == Path(BUILT_IN) and not path.exists():
+        return everyday()
     if name == BUILT_IN:
         raise _error(path, 0, f"'{BUILT_IN}' is the built-in vocabulary's name", "Rename the file.")
     try:
