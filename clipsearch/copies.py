@@ -306,7 +306,7 @@ def copy_groups(library: Library, space_id: str, ids: Ids) -> NDArray[np.int64]:
 def _mark(library: Library) -> str:
     """Changes with the library and with what was told apart."""
     apart = repr(sorted(library.opinions.told_apart()))
-    return f"2-{library.state}-{xxhash.xxh3_64_hexdigest(apart.encode())}"
+    return f"{_RULE}-{library.state}-{xxhash.xxh3_64_hexdigest(apart.encode())}"
 
 
 def _rows_in(rows: Pairs, others: Pairs) -> NDArray[np.bool_]:
@@ -317,6 +317,7 @@ def _rows_in(rows: Pairs, others: Pairs) -> NDArray[np.bool_]:
 
 _COLUMNS = ("ids", "prints")
 _PAIRS = ("same", "unresolved", "unseen", "enlarged", "exact")
+_RULE = 3  # to be raised when close looks come to other verdicts: what is kept is then made anew
 
 
 class _Cache:
@@ -329,13 +330,17 @@ class _Cache:
     def compared(self) -> dict[str, NDArray[np.int64]]:
         """Ids and prints of the pictures that were compared, and the pairs by what was found."""
         found = self._load("looked")
-        if found is not None and all(name in found for name in (*_COLUMNS, *_PAIRS)):
+        if (
+            found is not None
+            and all(name in found for name in (*_COLUMNS, *_PAIRS))
+            and int(found.get("rule", np.int64(0))) == _RULE
+        ):
             return found
         none: dict[str, NDArray[np.int64]] = {name: np.empty(0, np.int64) for name in _COLUMNS}
         return none | {name: _no_pairs() for name in _PAIRS}
 
     def save_compared(self, ids: Ids, prints: NDArray[np.int64], pairs: dict[str, Pairs]) -> None:
-        self._save("looked", ids=ids, prints=prints, **pairs)
+        self._save("looked", rule=np.array(_RULE), ids=ids, prints=prints, **pairs)
 
     def groups(self, mark: str) -> NDArray[np.int64] | None:
         """(n, 2): an item that has copies, and the best of them."""
