@@ -212,7 +212,7 @@ def test_warnings_are_for_ordinary_words_and_for_few_photos(library: Library) ->
     capital = " ".join(teach(library, "Rose", ["flower.jpg"]).warnings)
     assert "'rose' stays the word" in capital
     assert "by capitals alone" in capital
-    assert "teach little" in capital
+    assert "1 photo teaches little" in capital
     enough = [f"rex{n}.jpg" for n in range(5)]
     assert teach(library, "Rexzor", enough).warnings == ()
 
