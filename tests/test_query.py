@@ -355,6 +355,8 @@ QUERIES = st.builds(
 
 @settings(max_examples=300)
 @given(QUERIES)
+@example(Query((text("\u00ab"),), (Filter("in", ("\u00bb",)),)))
+@example(Query((text("\u201c"),), (Filter("in", ("\u201d",)),)))
 def test_what_is_printed_is_understood_as_the_same(query: Query) -> None:
     assert parse(str(query)) == query
     assert " ".join(print_pieces(query)) == str(query)

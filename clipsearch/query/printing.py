@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from clipsearch.query.fields import FIELDS, Kind
-from clipsearch.query.parsing import parse
+from clipsearch.query.parsing import CLOSING, parse
 from clipsearch.query.terms import AUTO, Filter, Like, Near, Period, Query, Span, Term, Value
 
 _BARE = re.compile(r"[\w./#*?~@+-]+")
@@ -68,7 +68,7 @@ def _numbers(name: str, values: tuple[Value, ...]) -> list[str]:
 def _plain(text: str) -> str:
     """Words as they are where they would be understood as nothing else, else in quotes."""
     found = None
-    if '"' not in text and ":" not in text:
+    if ":" not in text and not CLOSING.keys() & set(text):  # an opened quote ends anywhere
         found = parse(text)
     return text if found == Query(terms=(Term("text", text),)) else quoted(text)
 
